@@ -21,8 +21,8 @@ void skipped(const std::string& reason);
 }  // namespace ptq::test
 
 /// Leaves the test case: `if (!std::getenv("PTQ_ORACLES")) SKIP_TEST("PTQ_ORACLES is not set");`
-#define SKIP_TEST(reason)          \
-  do {                             \
-    ::ptq::test::skipped(reason);  \
-    return;                        \
+#define SKIP_TEST(reason)         \
+  do {                            \
+    ::ptq::test::skipped(reason); \
+    return;                       \
   } while (false)

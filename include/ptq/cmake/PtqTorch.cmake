@@ -1,7 +1,7 @@
 # Defines ptq::torch from any libtorch: the wheel of the Python package index (CUDA or not), the zip of pytorch.org, a source build.
 #
 # find_package(Torch) is not used: the scripts inside a CUDA wheel demand a CUDA toolkit even for programs that never touch a device.
-# Searched in this order: Torch_DIR, CMAKE_PREFIX_PATH, $PTQ_DEPS/torch, .deps/torch of the source tree. Each may be the root of a libtorch
+# Searched in this order: Torch_DIR, CMAKE_PREFIX_PATH, $PTQ_DEPS/torch, the one found last time, .deps/torch of the source tree. Each may be the root of a libtorch
 # (include/, lib/), the torch folder of a Python installation, or a folder that holds such a torch folder.
 #
 #   PTQ_TORCH_CUDA   AUTO (default): link libtorch_cuda when it is there and all libraries it needs are too; ON: demand it; OFF: never.
@@ -27,6 +27,7 @@ list(APPEND _ptq_roots ${CMAKE_PREFIX_PATH} ${_ptq_environment_prefixes})
 if(DEFINED ENV{PTQ_DEPS})
   list(APPEND _ptq_roots "$ENV{PTQ_DEPS}/torch")
 endif()
+list(APPEND _ptq_roots "${PTQ_TORCH_ROOT}")
 if(DEFINED PTQ_SOURCE_DIR)
   list(APPEND _ptq_roots "${PTQ_SOURCE_DIR}/.deps/torch")
 endif()
@@ -102,5 +103,5 @@ foreach(folder "${_ptq_torch_root}/lib" ${_ptq_beside})
   target_link_options(ptq::torch INTERFACE "-Wl,-rpath,${folder}" "-Wl,-rpath-link,${folder}")
 endforeach()
 
-set(PTQ_TORCH_ROOT "${_ptq_torch_root}")
+set(PTQ_TORCH_ROOT "${_ptq_torch_root}" CACHE PATH "The libtorch found last" FORCE)
 message(STATUS "libtorch ${PTQ_TORCH_VERSION} in ${_ptq_torch_root} (CUDA: ${PTQ_TORCH_HAS_CUDA})")
