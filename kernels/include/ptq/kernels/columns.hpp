@@ -1,0 +1,64 @@
+#pragma once
+// Column engine of GPTQ and its kin: rounds one block of columns with error feedback.
+//
+// With H = R R^T, R upper triangular, M = R diag(R)^-1 (unit upper triangular), W the target and E = W - Q, the compensated column is
+//
+//     x_j = w_j + sum_{i<j} E_i M_ij,      q_j = nearest grid point of x_j,      loss_j = sum_rows (x_j - q_j)^2 R_jj^2,
+//
+// the values of Frantar et al. 2022 (GPTQ, arXiv 2210.17323, algorithm 1, where U = R^-1) without a division by U_jj. A driver does
+//
+//     x = W[:, b] + E[:, :b] M[:b, b]  (a product),    column_block(w = W[:, b], x, m = M[b, b])    for every block b of columns.
+//
+// Seams:
+// * Dynamic groups: let blocks start at group edges and call fit_grid(x) first, so that grids see fully current weights. As published: fit
+//   every group of the block on x at the block's start. Groups inside a block: compensate() their columns, fit_grid, column_block on them.
+// * AWRQ: w = W + D, D the closed-form shift. Its release rounds column 0 from the unshifted weight: put that into column 0 of x.
+// * GPTAQ: with N = M^-1, x (N - P) = w + q (N - I) is the same recursion for w' = w (I - P)^-1 and M' = (I - P)(N - P)^-1.
+// * CLAQ: `table` holds a codebook a column; `keep` marks reserved entries, which are stored as they are (q = x).
+
+#include <ptq/kernels/quantize.hpp>
+
+namespace ptq::kernels {
+
+/// Levels instead of a uniform grid: ascending, nearest wins, the smaller of two equally near. With Grid::scale: levels times scale.
+template <class T>
+struct Table {
+  const T* levels = nullptr;            ///< column j: levels[j * stride ...]
+  std::ptrdiff_t stride = 0;            ///< 0: one table for all columns
+  const std::int32_t* sizes = nullptr;  ///< levels of each column, 1 to 256; null: `size` each
+  std::int32_t size = 0;
+};
+
+/// One block of columns; B = w.cols <= max_block_columns. Members marked optional may be left empty.
+template <class T>
+struct ColumnBlock {
+  View<const T> w;  ///< [rows x B] target
+  View<const T> x;  ///< [rows x B] values at the block's start, w + compensation of earlier blocks; optional: w
+  View<const T> m;  ///< [B x B] M of the block; only entries above the diagonal are read
+  Grid<T> grid;     ///< groups by column of the block (g_idx, or group)
+  Table<T> table;   ///< optional: levels instead of the uniform grid
+
+  View<const T> divisor, offset;   ///< [rows x B] as in Coordinates; optional
+  View<const std::uint8_t> keep;   ///< [rows x B] nonzero: q = x, code 0; optional
+  const T* loss_weight = nullptr;  ///< [B] R_jj^2; optional: 1
+
+  View<T> q, e, seen;      ///< [rows x B] dequantized; w - q, the operand of the next GEMM; x_j as it was rounded; each optional
+  Codes codes;             ///< [rows x B], or index into the table; optional
+  double* loss = nullptr;  ///< [B], what the given rows add: one array a thread; optional
+};
+
+inline constexpr std::ptrdiff_t max_block_columns = 1024;
+
+/// Bytes of scratch that one call of column_block needs, at any alignment.
+template <class T>
+std::size_t column_block_workspace(std::ptrdiff_t cols);
+
+/// Round rows [begin, end) of the block. float zero points must lie within +-2^22.
+template <class T>
+Status column_block(const ColumnBlock<T>& block, Rows rows, void* workspace, std::size_t workspace_bytes);
+
+/// x += e m for rows [begin, end): e [rows x k], m [k x cols], x [rows x cols]. For the small products inside a block.
+template <class T>
+Status compensate(View<const T> e, View<const T> m, View<T> x, Rows rows);
+
+}  // namespace ptq::kernels
