@@ -1,0 +1,200 @@
+// The column engine that solvers share: order the columns, round one, feed its error forward.
+//
+// With H = R Rᵀ (R upper), M = R diag(R)⁻¹ and E = W − Q, the value rounded in column j is w_j + Σ_{i<j} E_i M_ij. This is the recursion of
+// GPTQ (Frantar et al., arXiv 2210.17323, eq. 2 and 3) in the factor of H instead of H⁻¹: one factorisation, no division in the loop.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <ptq/core/grid.hpp>
+#include <ptq/core/linalg.hpp>
+#include <ptq/kernels/columns.hpp>
+
+namespace ptq {
+
+/// What a Hessian becomes before columns are rounded; shared by all linears that read the same input.
+struct ColumnFactor {
+  Tensor order;        // (n) int64: original column of each step; undefined: natural
+  Tensor unit;         // (n, n) M in solver order, unit upper triangular
+  Tensor loss_weight;  // (n) double R_jj², solver order
+  Tensor dead;         // (n) bool, original order: columns that never saw an input
+  double damp = 0;     ///< what was added to the diagonal, in units of the given Hessian
+  double percent = 0;  ///< the same relative to the mean diagonal
+};
+
+struct Damping {
+  double percent = 0.01;    ///< of the mean diagonal
+  double increase = 0.01;   ///< added to `percent` after a failed factorisation, while it stays below 1
+  bool mean_over_dead = false;  ///< as published: dead columns, with diagonal 1, count in the mean
+};
+
+/// Dead columns get diagonal 1; the damped, ordered Hessian is factorised, with more damping as long as it is not positive definite.
+/// hessian (n, n) symmetric; `order_of` maps the diagonal (dead columns set to 1) to an order, or returns an undefined tensor.
+inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, const std::function<Tensor(const Tensor&)>& order_of, const std::string& place) {
+  ColumnFactor f;
+  Tensor h = hessian.clone();  // (n, n)
+  require_finite(h, place + ", Hessian");
+  Tensor diagonal = h.diagonal();
+  f.dead = diagonal.eq(0);
+  const int64_t live = f.dead.numel() - f.dead.sum().item<int64_t>();
+  const double total = diagonal.sum().item<double>();
+  diagonal.masked_fill_(f.dead, 1);
+  f.order = order_of(diagonal.clone());
+  if (f.order.defined()) h = h.index_select(0, f.order).index_select(1, f.order);
+  const double mean = damping.mean_over_dead ? (total + static_cast<double>(f.dead.numel() - live)) / static_cast<double>(f.dead.numel())
+                                             : live > 0 ? total / static_cast<double>(live) : 1.0;
+  for (f.percent = damping.percent;; f.percent += damping.increase) {
+    f.damp = f.percent * mean;
+    Tensor damped = h.clone();
+    damped.diagonal().add_(f.damp);
+    const UpperFactor factor = upper_factor(damped);
+    if (factor.positive) {
+      const Tensor r = factor.r.diagonal();  // (n)
+      f.unit = (factor.r / r).contiguous();
+      f.loss_weight = r.to(at::kDouble).square();
+      return f;
+    }
+    if (damping.increase <= 0 || f.percent + damping.increase >= 1)
+      fail(place, ": the Hessian is not positive definite with damping up to ", f.percent, " of its mean diagonal; use more calibration tokens or a larger damp");
+  }
+}
+
+/// How grids come about while columns are rounded.
+struct ColumnGrid {
+  std::function<Grid(const Tensor& columns, const Scheme&)> fit;  ///< fits one grid a row to (rows, group) current values
+  Scheme scheme;
+  bool dynamic = false;  ///< groups are fitted when reached, on compensated weights, and are consecutive in solver order
+  bool stale = false;    ///< as published: groups smaller than a block are all fitted at the block's start
+  Grid fixed;            ///< otherwise: the grid over original columns
+};
+
+struct ColumnResult {
+  Tensor codes;  // (rows, n) uint8, original order
+  Grid grid;     ///< group_of set where groups are not consecutive original columns
+  Tensor error;  // (rows, n) target − Q, original order
+  Tensor seen;   // (rows, n) the compensated values that were rounded, original order; when asked for
+  Tensor column_loss;  // (n) double Σ_rows (x − q)² R_jj², solver order
+};
+
+struct ColumnOptions {
+  int64_t block = 128;
+  bool keep_seen = false;
+  Tensor first_column;  // (rows) rounded in place of the first step's value (AWRQ as released); usually undefined
+  Tensor divisor;       // (rows, n) whole divisor of a learned rounding, original order; usually undefined
+};
+
+namespace detail {
+
+/// Block edges: at multiples of `block`, restarted at every multiple of `group` (0: none).
+inline std::vector<int64_t> block_edges(int64_t n, int64_t block, int64_t group) {
+  std::vector<int64_t> edges{0};
+  while (edges.back() < n) {
+    const int64_t at = edges.back();
+    edges.push_back(std::min({n, at + block, group > 0 ? (at / group + 1) * group : n}));
+  }
+  return edges;
+}
+
+/// The state of one run in solver order; all matrices (rows, n).
+struct ColumnRun {
+  Tensor w, divisor;             // target; whole divisors or undefined
+  Tensor q, e, codes, seen;      // outputs; codes int32, seen may be undefined
+  Tensor group_of;               // (n) int32: group of each column
+  Grid grid;
+  Tensor loss;                   // (n) double
+};
+
+/// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values.
+inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const ColumnFactor& factor) {
+  const int64_t rows = x.size(0), width = x.size(1), n = run.w.size(1);
+  by_scalar(x, "column rounding", [&]<class T>(T) {
+    const auto part = [&](const Tensor& t) { return kernels::View<T>{t.defined() ? t.data_ptr<T>() + begin : nullptr, rows, width, n}; };
+    kernels::ColumnBlock<T> block;
+    block.w = part(run.w);
+    block.x = view<T>(x);
+    block.m = {factor.unit.const_data_ptr<T>() + begin * n + begin, width, width, n};
+    block.grid = raw<T>(run.grid);
+    block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
+    if (run.divisor.defined()) block.divisor = part(run.divisor);
+    block.loss_weight = nullptr;
+    block.q = part(run.q);
+    block.e = part(run.e);
+    if (run.seen.defined()) block.seen = part(run.seen);
+    block.codes = kernels::Codes(run.codes.mutable_data_ptr<int32_t>() + begin, n);
+    const size_t bytes = kernels::column_block_workspace<T>(width);
+    std::mutex guard;
+    const auto status = over_rows(rows, 32, [&](kernels::Rows mine) {
+      std::vector<std::byte> workspace(bytes);
+      std::vector<double> loss(static_cast<size_t>(width), 0.0);
+      kernels::ColumnBlock<T> share = block;
+      share.loss = loss.data();
+      const auto done = kernels::column_block(share, mine, workspace.data(), bytes);
+      const std::lock_guard lock(guard);
+      for (int64_t j = 0; j < width; ++j) run.loss.mutable_data_ptr<double>()[begin + j] += loss[static_cast<size_t>(j)];
+      return done;
+    });
+    check(status, "column rounding", x);
+  });
+}
+
+}  // namespace detail
+
+/// Rounds every column of `target` in the factor's order. target (rows, n), dead columns already zero.
+[[nodiscard]] inline ColumnResult round_columns(const Tensor& target, const ColumnFactor& factor, const ColumnGrid& how, const ColumnOptions& options) {
+  const int64_t rows = target.size(0), n = target.size(1);
+  const auto reorder = [&](const Tensor& t, const Tensor& order) { return !t.defined() || !order.defined() ? t : t.index_select(1, order); };
+  const bool grouped = how.scheme.granularity == Granularity::group;
+  const int64_t group = grouped ? how.scheme.group : n;
+  const Tensor order = factor.order.defined() ? factor.order : at::arange(n);
+
+  detail::ColumnRun run;
+  run.w = reorder(target, factor.order).contiguous();
+  if (options.divisor.defined()) run.divisor = reorder(options.divisor, factor.order).contiguous();
+  run.q = at::empty_like(run.w), run.e = at::empty_like(run.w), run.codes = at::empty(run.w.sizes(), at::kInt);
+  if (options.keep_seen) run.seen = at::empty_like(run.w);
+  run.loss = at::zeros({n}, at::kDouble);
+  run.grid = how.fixed;
+  run.group_of = ((how.dynamic ? at::arange(n) : order) / group).to(at::kInt).contiguous();
+  if (how.dynamic) {
+    run.grid.scheme = how.scheme;
+    run.grid.scale = at::empty({rows, n / group}, run.w.options());
+    run.grid.zero = at::empty({rows, n / group}, at::kInt);
+  }
+
+  const auto edges = detail::block_edges(n, options.block, how.dynamic && !how.stale ? group : 0);
+  for (size_t b = 0; b + 1 < edges.size(); ++b) {
+    const int64_t begin = edges[b], end = edges[b + 1];
+    const auto current = [&](int64_t from, int64_t to) {  // (rows, to - from): values given every column before this block
+      const Tensor part = run.w.narrow(1, from, to - from);
+      return begin == 0 ? part.contiguous()
+                        : at::addmm(part, run.e.narrow(1, 0, begin), factor.unit.narrow(0, 0, begin).narrow(1, from, to - from));
+    };
+    for (int64_t g = (begin + group - 1) / group; how.dynamic && g * group < end; ++g) {
+      const Grid fitted = how.fit(current(g * group, (g + 1) * group), how.scheme);
+      run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0).expand({rows}));
+      run.grid.zero.select(1, g).copy_(fitted.zero.select(1, 0).expand({rows}));
+      run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest;
+    }
+    Tensor x = current(begin, end);
+    if (begin == 0 && options.first_column.defined()) x = x.clone(), x.select(1, 0).copy_(options.first_column);
+    detail::round_block(run, x, begin, factor);
+  }
+
+  const Tensor back = factor.order.defined() ? at::argsort(factor.order) : Tensor();
+  ColumnResult out;
+  out.codes = reorder((run.codes - run.grid.lowest).to(at::kByte), back);
+  out.error = reorder(run.e, back);
+  out.seen = reorder(run.seen, back);
+  out.column_loss = run.loss * factor.loss_weight;
+  out.grid = run.grid;
+  if (how.dynamic && grouped && back.defined()) out.grid.group_of = reorder(run.group_of.unsqueeze(0), back).squeeze(0).contiguous();
+  return out;
+}
+
+}  // namespace ptq

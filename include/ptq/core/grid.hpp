@@ -1,0 +1,172 @@
+// Uniform grids on tensors: fit a range, round, dequantize; threads around the kernels.
+#pragma once
+
+#include <limits>
+#include <mutex>
+#include <type_traits>
+
+#include <ptq/core/scheme.hpp>
+#include <ptq/core/tensor.hpp>
+#include <ptq/kernels/quantize.hpp>
+
+namespace ptq {
+
+/// The representable values s (q − z) of a weight matrix, q from `lowest` to `highest`.
+struct Grid {
+  Scheme scheme;
+  Tensor scale;     // (rows or 1, groups) float or double
+  Tensor zero;      // (rows or 1, groups) int32; may lie outside the codes
+  Tensor group_of;  // (cols) int32, the group of each original column; undefined: neighbouring columns
+  int lowest = 0, highest = 0;
+
+  [[nodiscard]] int64_t groups() const { return scale.size(1); }
+};
+
+namespace detail {
+
+template <class Work>
+auto by_scalar(const Tensor& t, const char* what, const Work& work) {
+  if (t.scalar_type() == at::kFloat) return work(float{});
+  if (t.scalar_type() == at::kDouble) return work(double{});
+  fail(what, " works in float32 or float64, not on ", shape_text(t));
+}
+
+template <class T>
+kernels::View<const T> view(const Tensor& t) {  // t (rows, cols), contiguous
+  return {t.const_data_ptr<T>(), t.size(0), t.size(1), t.stride(0)};
+}
+template <class T>
+kernels::View<T> mutable_view(Tensor& t) {
+  return {t.mutable_data_ptr<T>(), t.size(0), t.size(1), t.stride(0)};
+}
+
+/// Runs work(Rows) over all rows with libtorch's threads; the worst status wins.
+template <class Work>
+kernels::Status over_rows(int64_t rows, int64_t grain, const Work& work) {
+  kernels::Status status = kernels::Status::ok;
+  std::mutex guard;
+  at::parallel_for(0, rows, std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
+    const kernels::Status mine = work(kernels::Rows{begin, end});
+    const std::lock_guard lock(guard);
+    status = kernels::worst(status, mine);
+  });
+  return status;
+}
+
+inline void check(kernels::Status status, const char* what, const Tensor& t) {
+  if (status == kernels::Status::non_finite) fail(what, ": ", shape_text(t), " holds NaN or infinity");
+  if (status != kernels::Status::ok) fail(what, ": ", kernels::text(status), " for ", shape_text(t));
+}
+
+inline int64_t grain(const Tensor& t) { return 1 + (int64_t{1} << 15) / std::max<int64_t>(1, t.size(-1)); }
+
+template <class T>
+kernels::Grid<T> raw(const Grid& g) {
+  kernels::Grid<T> k;
+  k.scale = g.scale.const_data_ptr<T>();
+  k.zero = g.zero.const_data_ptr<int32_t>();
+  k.row_stride = g.scale.size(0) == 1 ? 0 : g.groups();
+  k.group_stride = 1;
+  k.group = g.scheme.granularity == Granularity::group ? g.scheme.group : 0;
+  k.g_idx = g.group_of.defined() ? g.group_of.const_data_ptr<int32_t>() : nullptr;
+  k.codes = {g.lowest, g.highest};
+  return k;
+}
+
+}  // namespace detail
+
+[[nodiscard]] inline kernels::Convention convention(const Scheme& s, bool as_published = false) {
+  return {s.range, s.bits, s.symmetric, as_published};
+}
+
+/// The number of groups of `cols` columns; throws when the group size does not divide.
+[[nodiscard]] inline int64_t group_count(const Scheme& scheme, int64_t cols, const std::string& place) {
+  if (scheme.granularity != Granularity::group) return 1;
+  if (cols % scheme.group != 0)
+    refuse(place, ": groups of ", scheme.group, " do not divide ", cols, " columns; choose a divisor of ", cols, " or :channel");
+  return cols / scheme.group;
+}
+
+/// Fits one grid to every row, group or to the whole of `w` by min-max, or by the exponent-2.4 search when the scheme says so.
+/// w (rows, cols) finite float32 or float64. `as_published`: see kernels::Convention.
+[[nodiscard]] inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published = false) {
+  const Tensor x = w.detach().contiguous();
+  const auto how = convention(scheme, as_published);
+  if (!kernels::valid(how)) refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)], " has no such form");
+  const bool whole = scheme.granularity == Granularity::tensor;
+  const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
+  const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));
+  Grid g;
+  g.scheme = scheme;
+  g.scale = at::empty({rows.size(0), groups}, x.options());
+  g.zero = at::empty({rows.size(0), groups}, at::kInt);
+  const auto codes = kernels::code_range(how);
+  g.lowest = codes.lo, g.highest = codes.hi;
+  kernels::Search search;
+  if (scheme.search && scheme.range == Range::gptq) search.kind = kernels::Search::Kind::shrink;
+  if (scheme.search && scheme.range == Range::flexround) {
+    using Kind = kernels::Search::Kind;
+    search.kind = x.ge(0).all().item<bool>() ? Kind::width_positive : x.le(0).all().item<bool>() ? Kind::width_negative : Kind::width_and_zero;
+  }
+  detail::by_scalar(x, "a grid", [&]<class T>(T) {
+    const kernels::GridTable<T> out{g.scale.mutable_data_ptr<T>(), g.zero.mutable_data_ptr<int32_t>(), groups, 1, nullptr};
+    const int64_t grain = scheme.search ? 1 : detail::grain(rows);
+    const int64_t group = scheme.granularity == Granularity::group ? scheme.group : 0;
+    detail::check(detail::over_rows(rows.size(0), grain, [&](kernels::Rows r) { return kernels::fit_grid(detail::view<T>(rows), group, how, search, out, r); }),
+                  "fitting a grid", w);
+  });
+  return g;
+}
+
+namespace detail {
+
+inline void round_onto(const Tensor& w, const Grid& grid, Tensor* values, Tensor* codes) {
+  const Tensor x = w.contiguous();
+  by_scalar(x, "rounding", [&]<class T>(T) {
+    if (grid.scale.scalar_type() != x.scalar_type()) fail("rounding ", shape_text(x), " on a grid of ", shape_text(grid.scale));
+    const auto raw_grid = raw<T>(grid);
+    kernels::View<T> out{nullptr, x.size(0), x.size(1), x.size(1)};
+    if (values) out = mutable_view<T>(*values);
+    const kernels::Codes stored = codes ? kernels::Codes(codes->mutable_data_ptr<int32_t>(), x.size(1)) : kernels::Codes();
+    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::fake_quantize(view<T>(x), raw_grid, out, stored, r); }), "rounding", w);
+  });
+}
+
+}  // namespace detail
+
+/// Stored codes of the nearest grid points, counted from the grid's lowest code: (rows, cols) uint8.
+[[nodiscard]] inline Tensor quantize(const Tensor& w, const Grid& grid) {
+  Tensor codes = at::empty(w.sizes(), at::kInt);  // (rows, cols)
+  detail::round_onto(w, grid, nullptr, &codes);
+  return (codes - grid.lowest).to(at::kByte);
+}
+
+/// The nearest values of the grid, (rows, cols).
+[[nodiscard]] inline Tensor fake_quantize(const Tensor& w, const Grid& grid) {
+  Tensor values = at::empty(w.sizes(), w.options());
+  detail::round_onto(w, grid, &values, nullptr);
+  return values;
+}
+
+/// s (q − z) of stored codes.
+[[nodiscard]] inline Tensor dequantize(const Tensor& codes, const Grid& grid) {  // codes (rows, cols) uint8
+  const Tensor q = (codes.to(at::kInt) + grid.lowest).contiguous();
+  Tensor values = at::empty(q.sizes(), grid.scale.options());
+  detail::by_scalar(values, "dequantizing", [&]<class T>(T) {
+    const auto raw_grid = detail::raw<T>(grid);
+    const kernels::Codes stored(q.mutable_data_ptr<int32_t>(), q.size(1));
+    auto out = detail::mutable_view<T>(values);
+    detail::check(detail::over_rows(q.size(0), detail::grain(q), [&](kernels::Rows r) { return kernels::dequantize(stored, raw_grid, out, r); }),
+                  "dequantizing", codes);
+  });
+  return values;
+}
+
+/// Fits and rounds w with gradients: rounding is straight-through, and the value follows w where it is inside the range.
+[[nodiscard]] inline Tensor fake_quantize_through(const Tensor& w, const Scheme& scheme) {
+  if (!scheme.active()) return w;
+  const Tensor rounded = fake_quantize(w.detach(), fit_grid(w, scheme));
+  return w.requires_grad() ? w + (rounded - w).detach() : rounded;
+}
+
+}  // namespace ptq

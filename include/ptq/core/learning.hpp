@@ -1,0 +1,58 @@
+// How parameters are minimised: optimizer, steps, order, schedule. Learning rates belong to the policies that own the parameters.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include <ptq/core/describe.hpp>
+
+namespace ptq {
+
+enum class Optimizer { adam, adamw };
+enum class Schedule { constant, cosine };
+enum class SampleOrder { sequential, shuffled };
+enum class Iterate { last, best };
+
+template <>
+struct EnumNames<Optimizer> {
+  static constexpr std::array<std::string_view, 2> names{"adam", "adamw"};
+};
+template <>
+struct EnumNames<Schedule> {
+  static constexpr std::array<std::string_view, 2> names{"constant", "cosine"};
+};
+template <>
+struct EnumNames<SampleOrder> {
+  static constexpr std::array<std::string_view, 2> names{"sequential", "shuffled"};
+};
+template <>
+struct EnumNames<Iterate> {
+  static constexpr std::array<std::string_view, 2> names{"last", "best"};
+};
+
+/// Where the learned block's input comes from; its target is always the float block's output on the reference stream.
+enum class LearningInput { quantized, reference };
+template <>
+struct EnumNames<LearningInput> {
+  static constexpr std::array<std::string_view, 2> names{"quantized", "reference"};
+};
+
+struct Learning {
+  static constexpr std::string_view tag = "learning";
+
+  Optimizer optimizer = Optimizer::adam;
+  int64_t steps = 0;       ///< updates a block; 0: `epochs` times the number of batches
+  int64_t epochs = 20;
+  int64_t batch = 1;       ///< sequences an update
+  SampleOrder order = SampleOrder::sequential;
+  Schedule schedule = Schedule::constant;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-8;   ///< meant for a loss summed over tokens; divided by the number of tokens when the loss averages
+  double decay = 0;        ///< AdamW's weight decay
+  LearningInput input = LearningInput::quantized;
+  Iterate keep = Iterate::last;
+};
+
+}  // namespace ptq
+BOOST_HANA_ADAPT_STRUCT(ptq::Learning, optimizer, steps, epochs, batch, order, schedule, beta1, beta2, epsilon, decay, input, keep);

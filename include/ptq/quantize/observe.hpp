@@ -1,0 +1,83 @@
+// Stage "observe": statistics of the inputs of one block, in the form its solver asks for.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ptq/calibration/observer.hpp>
+#include <ptq/model/transformer.hpp>
+#include <ptq/quantized_block.hpp>
+#include <ptq/solver.hpp>
+
+namespace ptq {
+
+struct ReferenceStream;
+
+/// How inputs are looked at; see Observed.
+struct Observation {
+  Observed form = Observed::plain;
+  const Formats* formats = nullptr;            ///< for Observed::rounded
+  const BlockParameters* reference = nullptr;  ///< for Observed::paired: the float block in the same basis
+  Tensor reference_input{};                    // (N, T, hidden) for Observed::paired
+};
+
+/// Runs the block on `parameters` over x and gathers `needs` for every input group, or for `only` one of them.
+/// x (N, T, hidden). Activations stay unquantized inside the block; what is recorded follows `how`.
+[[nodiscard]] inline std::vector<Statistics> observe(const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x,
+                                                     const Needs& needs, const Observation& how, int64_t batch_tokens, int only = -1) {
+  const auto groups = model.layout().groups.size();
+  std::vector<Statistics> stats(groups);
+  std::map<int, Tensor> reference;  // group → input of the float model in this batch
+  Observer watch(model.config(), parameters);
+  watch.on_input = [&](int group, const Tensor& seen) {
+    if (only >= 0 && group != only) return;
+    Statistics& s = stats[static_cast<size_t>(group)];
+    require_finite(seen, "block " + std::to_string(block) + ", input of " + model.layout().groups[static_cast<size_t>(group)].name);
+    if (how.form == Observed::rounded) {
+      const Format& format = how.formats->inputs[static_cast<size_t>(group)];
+      for (int64_t i = 0; i < seen.size(0); ++i) {  // per-tensor ranges are of one sequence
+        const Tensor one = seen.narrow(0, i, 1);
+        s.add(needs, format(one), one);
+      }
+    } else if (how.form == Observed::paired) {
+      s.add(needs, seen, reference.at(group));
+    } else {
+      s.add(needs, seen);
+    }
+  };
+  for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) {
+    if (how.form == Observed::paired) {
+      Observer original(model.config(), *how.reference);
+      original.on_input = [&](int group, const Tensor& seen) { reference[group] = seen; };
+      (void)model.forward(block, how.reference_input.narrow(0, first, count), original);
+    }
+    (void)model.forward(block, x.narrow(0, first, count), watch);
+  });
+  for (Statistics& s : stats) s.finish();
+  return stats;
+}
+
+[[nodiscard]] inline bool has_static(const Formats& formats) {
+  for (const Format& f : formats.inputs)
+    if (f.scheme.calibrated) return true;
+  for (const Format& f : formats.outputs)
+    if (f.scheme.calibrated) return true;
+  return false;
+}
+
+/// Gives static formats their grids: the range over x of the fused float block, inputs of groups and outputs of linears.
+inline void set_static_grids(Formats& formats, const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x, int64_t batch_tokens) {
+  std::vector<Extent> inputs(formats.inputs.size()), outputs(formats.outputs.size());
+  Observer watch(model.config(), parameters);
+  watch.on_input = [&](int group, const Tensor& seen) { inputs[static_cast<size_t>(group)].add(seen); };
+  watch.on_output = [&](int site, const Tensor& y) { outputs[static_cast<size_t>(site)].add(y); };
+  for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) { (void)model.forward(block, x.narrow(0, first, count), watch); });
+  const auto set = [&](std::vector<Format>& all, const std::vector<Extent>& seen) {
+    for (size_t i = 0; i < all.size(); ++i)
+      if (all[i].scheme.calibrated) all[i].fixed = static_grid(all[i].scheme, seen[i].low, seen[i].high, x.scalar_type());
+  };
+  set(formats.inputs, inputs), set(formats.outputs, outputs);
+}
+
+}  // namespace ptq

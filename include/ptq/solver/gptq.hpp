@@ -1,0 +1,84 @@
+// GPTQ: columns one by one, each rounding error compensated in the columns still to come.
+#pragma once
+
+#include <ptq/core/columns.hpp>
+#include <ptq/solver.hpp>
+
+namespace ptq {
+
+/// Order of columns: as they are; by descending diagonal of H ("act-order").
+enum class ColumnOrder { natural, descending };
+template <>
+struct EnumNames<ColumnOrder> {
+  static constexpr std::array<std::string_view, 2> names{"natural", "descending"};
+};
+
+/// argmin_Q ‖W X − Q X‖² on a fixed grid, greedily, column by column:
+///   q_j = nearest(w_j),  e_j = (w_j − q_j)/U_jj,  w_k ← w_k − e_j U_jk for k > j,   H⁻¹ = Uᵀ U,  H = Σ x xᵀ + λ I
+/// Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, arXiv 2210.17323, eq. 2 and 3 and algorithm 1; orders and static groups as in the released code.
+/// H comes from the quantized stream with activations unquantized inside the layer; its scale does not matter.
+struct Gptq {
+  static constexpr std::string_view tag = "gptq";
+
+  double damp = 0.01;                            ///< λ over the mean of diag H
+  double damp_increase = 0.01;                   ///< added to damp when the factorisation fails; 0: an error instead
+  int64_t block = 128;                           ///< columns a lazy update covers; no code depends on it unless as_published
+  ColumnOrder order = ColumnOrder::natural;
+  bool static_groups = false;                    ///< grids of all groups fitted beforehand; groups of original columns
+  bool true_sequential = false;                  ///< input groups one after the other, each seeing the earlier ones quantized
+  bool as_published = false;                     ///< stale grids of groups smaller than a block; dead columns count in the damping mean;
+                                                 ///< symmetric grids of non-negative rows keep zero as their lower end
+
+  [[nodiscard]] constexpr Needs needs() const { return {.hessian = true}; }
+  [[nodiscard]] Observed observed() const { return Observed::plain; }
+  [[nodiscard]] Reason refuses(const Scheme&) const {
+    if (!(damp >= 0 && damp < 1)) return "solver.damp must lie in [0, 1), it is " + number_text(damp);
+    if (damp_increase < 0) return "solver.damp_increase must not be negative";
+    if (block < 1 || block > kernels::max_block_columns) return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
+    return {};
+  }
+
+  /// Factor of the layer's H = 2/N Σ x xᵀ, N sequences; the same for all linears of an input group.
+  [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place) const {
+    const Tensor h = stats.hessian * (2.0 / static_cast<double>(std::max<int64_t>(1, stats.sequences)));
+    const auto descending = [&](const Tensor& diagonal) {
+      return order == ColumnOrder::descending ? at::argsort(diagonal, /*stable=*/true, 0, /*descending=*/true) : Tensor();
+    };
+    return factorise(h, {damp, damp_increase, as_published}, descending, place);
+  }
+
+  [[nodiscard]] Solution solve(const Problem& problem) const {
+    if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0) fail(problem.place, ": no calibration token reached this layer");
+    const ColumnFactor& f = problem.shared->get<ColumnFactor>("gptq", [&] { return factor(*problem.stats, problem.place); });
+
+    ColumnGrid how;
+    how.scheme = problem.scheme;
+    how.fit = [this](const Tensor& columns, const Scheme& scheme) {
+      Scheme row = scheme;
+      if (row.granularity == Granularity::group) row.granularity = Granularity::channel;
+      return fit_grid(columns, row, as_published);
+    };
+    const Tensor w = problem.weight.masked_fill(f.dead, 0);  // (out, in)
+    how.dynamic = problem.scheme.granularity == Granularity::group && !static_groups && !problem.coordinates.grid;
+    how.stale = as_published;
+    // One grid a row sees the dead columns' weights, as in the released code; static groups are fitted without them.
+    const bool grouped = problem.scheme.granularity == Granularity::group;
+    if (!how.dynamic) how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, problem.scheme, as_published);
+
+    ColumnOptions options;
+    options.block = block;
+    options.divisor = problem.coordinates.divisor;
+    ColumnResult r = round_columns(w, f, how, options);
+
+    Solution s;
+    s.linear.codes = r.codes;
+    s.linear.grid = r.grid;
+    s.linear.permuted = r.grid.group_of.defined();
+    s.target = w;
+    s.report = {{"loss", r.column_loss.sum().item<double>() / 2}, {"damp", f.percent}, {"dead_columns", f.dead.sum().item<double>()}};
+    return s;
+  }
+};
+
+}  // namespace ptq
+BOOST_HANA_ADAPT_STRUCT(ptq::Gptq, damp, damp_increase, block, order, static_groups, true_sequential, as_published);

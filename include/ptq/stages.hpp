@@ -1,0 +1,156 @@
+// A checked recipe with its types erased: one virtual adapter a policy, so that the walk over blocks is no template and a sweep of
+// hundreds of recipes compiles once.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ptq/recipe.hpp>
+
+namespace ptq {
+
+struct RoundingStage {
+  virtual ~RoundingStage() = default;
+  [[nodiscard]] virtual NamedTensors start(const Tensor& w, const Scheme& scheme) const = 0;
+  [[nodiscard]] virtual std::vector<Learnable> learnable() const = 0;
+  [[nodiscard]] virtual Tensor weight(const NamedTensors& state, const Tensor& w, const Scheme& scheme) const = 0;
+  [[nodiscard]] virtual Coordinates coordinates(const NamedTensors& state, const Tensor& w, const Scheme& scheme) const = 0;
+};
+
+struct SmoothingStage {
+  virtual ~SmoothingStage() = default;
+  [[nodiscard]] virtual Needs needs() const = 0;
+  [[nodiscard]] virtual Stream source() const = 0;
+  [[nodiscard]] virtual NamedTensors start(const Layout& layout, const BlockParameters& block, const std::vector<Statistics>& stats) const = 0;
+  [[nodiscard]] virtual std::vector<Learnable> learnable() const = 0;
+  [[nodiscard]] virtual BlockParameters fuse(const Layout& layout, const BlockParameters& block, const NamedTensors& state) const = 0;
+};
+
+struct LossStage {
+  virtual ~LossStage() = default;
+  [[nodiscard]] virtual Tensor value(const Tensor& target, const Tensor& output) const = 0;
+  [[nodiscard]] virtual bool averages() const = 0;
+};
+
+struct SolverStage {
+  virtual ~SolverStage() = default;
+  [[nodiscard]] virtual Needs needs() const = 0;
+  [[nodiscard]] virtual Observed observed() const = 0;
+  [[nodiscard]] virtual bool sequential() const = 0;  ///< input groups observed one after the other, earlier ones quantized
+  [[nodiscard]] virtual Solution solve(const Problem& problem) const = 0;
+};
+
+struct CorrectionStage {
+  virtual ~CorrectionStage() = default;
+  [[nodiscard]] virtual bool active() const = 0;
+  [[nodiscard]] virtual Needs needs() const = 0;
+  [[nodiscard]] virtual Stream source() const = 0;
+  [[nodiscard]] virtual LowRank fit(const Tensor& residual, const Statistics& stats) const = 0;
+};
+
+struct AdaptationStage {
+  virtual ~AdaptationStage() = default;
+  [[nodiscard]] virtual AdaptationScope scope() const = 0;
+  [[nodiscard]] virtual int64_t steps() const = 0;
+};
+
+namespace detail {
+
+template <Rounding P>
+struct RoundingOf final : RoundingStage {
+  P p;
+  explicit RoundingOf(P policy) : p(std::move(policy)) {}
+  NamedTensors start(const Tensor& w, const Scheme& s) const override { return p.start(w, s); }
+  std::vector<Learnable> learnable() const override { return p.learnable(); }
+  Tensor weight(const NamedTensors& state, const Tensor& w, const Scheme& s) const override { return p.weight(state, w, s); }
+  Coordinates coordinates(const NamedTensors& state, const Tensor& w, const Scheme& s) const override { return p.coordinates(state, w, s); }
+};
+
+template <Smoothing P>
+struct SmoothingOf final : SmoothingStage {
+  P p;
+  explicit SmoothingOf(P policy) : p(std::move(policy)) {}
+  Needs needs() const override { return p.needs(); }
+  Stream source() const override { return p.source(); }
+  NamedTensors start(const Layout& l, const BlockParameters& b, const std::vector<Statistics>& s) const override { return p.start(l, b, s); }
+  std::vector<Learnable> learnable() const override { return p.learnable(); }
+  BlockParameters fuse(const Layout& l, const BlockParameters& b, const NamedTensors& s) const override { return p.fuse(l, b, s); }
+};
+
+template <Loss P>
+struct LossOf final : LossStage {
+  P p;
+  explicit LossOf(P policy) : p(std::move(policy)) {}
+  Tensor value(const Tensor& target, const Tensor& output) const override { return p(target, output); }
+  bool averages() const override { return p.averages(); }
+};
+
+template <Solver P>
+struct SolverOf final : SolverStage {
+  P p;
+  explicit SolverOf(P policy) : p(std::move(policy)) {}
+  Needs needs() const override { return p.needs(); }
+  Observed observed() const override { return p.observed(); }
+  bool sequential() const override {
+    if constexpr (requires { p.true_sequential; }) return p.true_sequential;
+    return false;
+  }
+  Solution solve(const Problem& problem) const override { return p.solve(problem); }
+};
+
+template <Correction P>
+struct CorrectionOf final : CorrectionStage {
+  P p;
+  explicit CorrectionOf(P policy) : p(std::move(policy)) {}
+  bool active() const override { return !std::is_same_v<P, NoCorrection>; }
+  Needs needs() const override { return p.needs(); }
+  Stream source() const override { return p.source(); }
+  LowRank fit(const Tensor& residual, const Statistics& s) const override { return p.fit(residual, s); }
+};
+
+template <Adaptation P>
+struct AdaptationOf final : AdaptationStage {
+  P p;
+  explicit AdaptationOf(P policy) : p(std::move(policy)) {}
+  AdaptationScope scope() const override { return p.scope(); }
+  int64_t steps() const override { return p.steps(); }
+};
+
+}  // namespace detail
+
+/// What the walk over blocks knows of a recipe.
+struct Stages {
+  std::shared_ptr<const RoundingStage> rounding;
+  std::shared_ptr<const SmoothingStage> smoothing;
+  std::shared_ptr<const LossStage> loss;
+  std::shared_ptr<const SolverStage> solver;
+  std::shared_ptr<const CorrectionStage> correction;
+  std::shared_ptr<const AdaptationStage> adaptation;
+  Learning learning;
+  std::string label;
+  std::vector<std::pair<std::string, std::string>> description;  ///< every axis and hyperparameter, in order
+
+  [[nodiscard]] bool learns() const { return !rounding->learnable().empty() || !smoothing->learnable().empty(); }
+};
+
+template <class R, class S, class L, class V, class C, class A>
+[[nodiscard]] Stages stages(const Recipe<R, S, L, V, C, A>& r) {
+  Stages s;
+  s.rounding = std::make_shared<detail::RoundingOf<R>>(r.rounding);
+  s.smoothing = std::make_shared<detail::SmoothingOf<S>>(r.smoothing);
+  s.loss = std::make_shared<detail::LossOf<L>>(r.loss);
+  s.solver = std::make_shared<detail::SolverOf<V>>(r.solver);
+  s.correction = std::make_shared<detail::CorrectionOf<C>>(r.correction);
+  s.adaptation = std::make_shared<detail::AdaptationOf<A>>(r.adaptation);
+  s.learning = r.learning;
+  s.label = label(r);
+  r.each([&](const std::string& axis, const auto& policy) {
+    s.description.emplace_back(axis, std::string(std::remove_cvref_t<decltype(policy)>::tag));
+    for (const Field& f : describe(policy, axis)) s.description.emplace_back(f.path, f.text);
+  });
+  return s;
+}
+
+}  // namespace ptq
