@@ -1,0 +1,4 @@
+// A driver of one's own, outside the tree.
+#include <ptq/core/error.hpp>
+
+int main() {}

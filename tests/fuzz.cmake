@@ -1,0 +1,25 @@
+# tests/fuzz/X_fuzz.cpp (libFuzzer, no libtorch) becomes the CTest fuzz.X: a smoke of PTQ_FUZZ_SECONDS.
+# A line `// seeds: FOLDER...` in its first lines names folders of the tree with examples to start from.
+set(PTQ_FUZZ_SECONDS 20 CACHE STRING "Seconds of each fuzz smoke")
+file(GLOB sources CONFIGURE_DEPENDS fuzz/*_fuzz.cpp)
+foreach(source ${sources})
+  cmake_path(GET source STEM stem)
+  string(REGEX REPLACE "_fuzz$" "" name "${stem}")
+  add_executable(${stem} ${source})
+  ptq_program(${stem} NO_TORCH)
+  target_compile_options(${stem} PRIVATE -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined)
+  target_link_options(${stem} PRIVATE -fsanitize=fuzzer,address,undefined)
+  set(corpus "${PROJECT_BINARY_DIR}/corpus/${name}")
+  file(MAKE_DIRECTORY "${corpus}")
+  set(seeds)
+  file(STRINGS "${source}" marker LIMIT_COUNT 12 REGEX "^// seeds:")
+  string(REGEX REPLACE "^// seeds: *" "" marker "${marker}")
+  separate_arguments(marker)
+  foreach(folder ${marker})
+    list(APPEND seeds "${PTQ_SOURCE_DIR}/${folder}")
+  endforeach()
+  add_test(NAME fuzz.${name}
+    COMMAND ${stem} -max_total_time=${PTQ_FUZZ_SECONDS} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+            "-artifact_prefix=${PROJECT_BINARY_DIR}/" "${corpus}" ${seeds})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 600 ENVIRONMENT "PTQ_DATA=${PTQ_SOURCE_DIR}/data")
+endforeach()
