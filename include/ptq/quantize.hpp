@@ -7,19 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include <ptq/calibration/reference.hpp>
 #include <ptq/quantize/learn.hpp>
 #include <ptq/quantize/measure.hpp>
 #include <ptq/quantize/observe.hpp>
 #include <ptq/quantize/report.hpp>
 
 namespace ptq {
-
-/// The float model's stream and its statistics: from the calibration cache, or computed along.
-struct ReferenceStream {
-  virtual ~ReferenceStream() = default;
-  [[nodiscard]] virtual Tensor input(int64_t block) = 0;                                ///< (N, T, hidden); block = blocks(): the last output
-  [[nodiscard]] virtual std::vector<Statistics> statistics(int64_t block) = 0;          ///< absmax, extent, mean |x| by input group
-};
 
 /// Where committed blocks go, and from where an interrupted run goes on.
 struct CommitSink {

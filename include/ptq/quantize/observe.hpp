@@ -12,8 +12,6 @@
 
 namespace ptq {
 
-struct ReferenceStream;
-
 /// How inputs are looked at; see Observed.
 struct Observation {
   Observed form = Observed::plain;
