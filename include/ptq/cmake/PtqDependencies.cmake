@@ -1,4 +1,4 @@
-# Defines one imported target a library that headers of ptq include, torch apart: ptq::hdf5, ptq::pcre2, ptq::sentencepiece, ptq::crypto,
+# Defines one imported target a library that headers of ptq include, torch apart: ptq::hdf5, ptq::pcre2, ptq::sentencepiece, ptq::utf8proc, ptq::zlib, ptq::crypto,
 # ptq::boost, ptq::range-v3, ptq::nlohmann, ptq::cli11. Used by this build and, installed, by find_package(ptq).
 # Plain searches: the find modules of some of these want the C language enabled, or a configuration file that Debian does not ship.
 
@@ -34,6 +34,8 @@ ptq_dependency(range-v3 librange-v3-dev range/v3/view/iota.hpp)
 ptq_dependency(hdf5 libhdf5-dev hdf5.h SUFFIXES hdf5/serial LIBRARIES hdf5_serial hdf5)
 ptq_dependency(pcre2 libpcre2-dev pcre2.h LIBRARIES pcre2-8)
 ptq_dependency(sentencepiece libsentencepiece-dev sentencepiece_processor.h LIBRARIES sentencepiece)
+ptq_dependency(utf8proc libutf8proc-dev utf8proc.h LIBRARIES utf8proc)
+ptq_dependency(zlib zlib1g-dev zlib.h LIBRARIES z)
 ptq_dependency(crypto libssl-dev openssl/evp.h LIBRARIES crypto)
 ptq_dependency(nlohmann nlohmann-json3-dev nlohmann/json.hpp)
 ptq_dependency(cli11 libcli11-dev CLI/CLI.hpp)
