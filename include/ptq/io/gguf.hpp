@@ -19,6 +19,7 @@
 #include <ptq/io/gguf_metadata.hpp>
 #include <ptq/io/gguf_types.hpp>
 #include <ptq/io/mapped_file.hpp>
+#include <ptq/io/printable.hpp>
 #include <ptq/io/stored_tensor.hpp>
 
 namespace ptq::io {
@@ -35,7 +36,8 @@ inline std::pair<StoredTensor, const GgmlType*> read_gguf_tensor(GgufCursor& in)
   StoredTensor tensor;
   tensor.name = in.read_string();
   if (tensor.name.size() >= 64) in.stop(cat("a tensor name has ", tensor.name.size(), " bytes; the format allows 63"));
-  in.part = "tensor \"" + tensor.name + '"';
+  in.part = "tensor \"" + printable(tensor.name) + '"';
+  if (printable(tensor.name) != tensor.name) in.stop("its name holds control characters");
   const auto dimensions = in.read<std::uint32_t>();
   if (dimensions > 4) in.stop(cat(dimensions, " dimensions; the format allows 4"));
   for (std::uint32_t i = 0; i < dimensions; ++i) {
@@ -69,7 +71,7 @@ inline GgufHeader read_gguf_header(std::span<const std::byte> file, const std::s
   for (std::uint64_t i = 0; i < pair_count; ++i) {
     in.part = cat("key ", i);
     std::string key = in.read_string();
-    in.part = "key \"" + key + '"';
+    in.part = "key \"" + printable(key) + '"';
     GgufValue value = detail::read_gguf_value(in);
     if (!header.metadata.add(std::move(key), std::move(value))) in.stop("occurs twice");
   }

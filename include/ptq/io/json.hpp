@@ -10,6 +10,7 @@
 
 #include <ptq/core/error.hpp>
 #include <ptq/io/mapped_file.hpp>
+#include <ptq/io/printable.hpp>
 
 namespace ptq::io {
 
@@ -34,7 +35,7 @@ class StrictReader : public nlohmann::json_sax<json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
-    if (stack_.back()->contains(name)) return stop(cat("key \"", name, "\" occurs twice"));
+    if (stack_.back()->contains(name)) return stop(cat("key \"", printable(name), "\" occurs twice"));
     slot_ = &(*stack_.back())[name];
     return true;
   }

@@ -16,6 +16,7 @@
 #include <ptq/io/dtype.hpp>
 #include <ptq/io/json.hpp>
 #include <ptq/io/mapped_file.hpp>
+#include <ptq/io/printable.hpp>
 #include <ptq/io/stored_tensor.hpp>
 
 namespace ptq::io {
@@ -35,7 +36,8 @@ inline std::uint64_t exact_unsigned(const json& value, const std::string& what) 
 }
 
 inline StoredTensor safetensors_entry(const std::string& name, const json& entry, const std::string& where) {
-  const std::string what = cat(where, ": tensor \"", name, "\": ");
+  const std::string what = cat(where, ": tensor \"", printable(name), "\": ");
+  if (printable(name) != name) fail(what, "its name holds control characters");
   if (!entry.is_object()) fail(what, "its header entry is not an object");
   for (const char* field : {"dtype", "shape", "data_offsets"})
     if (!entry.contains(field)) fail(what, "its header entry lacks \"", field, '"');
@@ -93,7 +95,7 @@ inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file
     }
     if (!value.is_object()) fail(where, ": __metadata__ is not an object");
     for (const auto& [name, entry] : value.items()) {
-      if (!entry.is_string()) fail(where, ": __metadata__ entry \"", name, "\" is not a string");
+      if (!entry.is_string()) fail(where, ": __metadata__ entry \"", printable(name), "\" is not a string");
       header.metadata.emplace(name, entry.get<std::string>());
     }
   }
@@ -146,7 +148,7 @@ class SafetensorsFile {
 /// Element type of a tensor; throws, naming tensor, file and type, when it is unknown.
 [[nodiscard]] inline DType known_dtype(const StoredTensor& tensor, const std::string& where) {
   const auto dtype = dtype_named(tensor.dtype);
-  if (!dtype) fail(where, ": tensor \"", tensor.name, "\" has the unknown dtype \"", tensor.dtype, '"');
+  if (!dtype) fail(where, ": tensor \"", tensor.name, "\" has the unknown dtype \"", printable(tensor.dtype), '"');
   return *dtype;
 }
 

@@ -13,14 +13,15 @@
 
 #include <ptq/core/error.hpp>
 #include <ptq/io/json.hpp>
+#include <ptq/io/printable.hpp>
 #include <ptq/io/safetensors.hpp>
 
 namespace ptq::io {
 
-/// Whether a name from an untrusted index stays in its folder: no separators, no parent, no drive letter, no NUL.
-[[nodiscard]] inline bool plain_file_name(std::string_view name) noexcept {
-  if (name.empty() || name == "." || name.find("..") != name.npos) return false;
-  return name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos;
+/// Whether a name from an untrusted index stays in its folder: no separators, no parent, no drive letter, no control characters.
+[[nodiscard]] inline bool plain_file_name(std::string_view name) {
+  if (name.empty() || name == "." || name.find("..") != name.npos || printable(name) != name) return false;
+  return name.find_first_of("/\\:") == name.npos;
 }
 
 /// The weight map of an index file: tensor to shard. Errors begin with `where`.
@@ -29,9 +30,10 @@ inline std::map<std::string, std::string> read_weight_map(const json& index, con
     fail(where, ": no \"weight_map\" object in the index");
   std::map<std::string, std::string> map;
   for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    if (!shard.is_string()) fail(where, ": tensor \"", tensor, "\": its shard is not a string");
+    if (!shard.is_string()) fail(where, ": tensor \"", printable(tensor), "\": its shard is not a string");
     const auto& file = shard.get_ref<const std::string&>();
-    if (!plain_file_name(file)) fail(where, ": tensor \"", tensor, "\": shard \"", file, "\" is not a plain file name");
+    if (!plain_file_name(file))
+      fail(where, ": tensor \"", printable(tensor), "\": shard \"", printable(file), "\" is not a plain file name");
     map.emplace(tensor, file);
   }
   if (map.empty()) fail(where, ": the weight_map is empty");
@@ -59,7 +61,8 @@ class SafetensorsShards {
     for (const auto& [tensor, shard] : all.weight_map_) {
       if (!shards.insert(shard).second) continue;
       const std::string file = (folder / shard).string();
-      if (!std::filesystem::exists(file)) fail(path, ": shard \"", shard, "\" (tensor \"", tensor, "\") is missing from the folder");
+      if (!std::filesystem::exists(file))
+        fail(path, ": shard \"", shard, "\" (tensor \"", printable(tensor), "\") is missing from the folder");
       all.add(file);
     }
     return all;
