@@ -1,60 +1,17 @@
+// torch: no
 // Files that exist whole or not at all, through kills, full disks and second writers.
 #include <ptq/io/atomic_file.hpp>
 #include <ptq/io/file_lock.hpp>
 
-#include <sched.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/wait.h>
-
-#include <fstream>
-#include <iterator>
 #include <random>
-#include <set>
 
 #include "catch.hpp"
+#include "temporary_folder.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 using Catch::Matchers::ContainsSubstring;
-
-/// A fresh folder, removed at the end.
-struct Folder {
-  fs::path path = fs::temp_directory_path() / ("ptq_atomic_" + std::to_string(::getpid()));
-  Folder() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~Folder() { fs::remove_all(path); }
-  [[nodiscard]] std::set<std::string> names() const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(path)) found.insert(entry.path().filename().string());
-    return found;
-  }
-};
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// Runs in a child process and returns its exit status, or minus the signal that ended it. 77: the child could not try.
-template <class Work>
-int in_child(Work work) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    int status = 99;
-    try {
-      status = work();
-    } catch (...) {
-    }
-    ::_exit(status);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
 
 /// 0 when the write fails as a full disk should: named, in bytes, nothing left; else which expectation failed.
 int fails_for_room(const fs::path& folder, std::size_t size, bool announced) {
@@ -76,9 +33,9 @@ int fails_for_room(const fs::path& folder, std::size_t size, bool announced) {
 }  // namespace
 
 TEST_CASE("a file appears at commit, with its bytes, and nothing else remains", "[atomic_file]") {
-  const Folder folder;
+  const TemporaryFolder folder("atomic");
   {
-    ptq::io::AtomicFile file(folder.path / "a", 8);
+    ptq::io::AtomicFile file(folder / "a", 8);
     file.write("01234567");
     file.write("89");
     file.write_at(12, std::as_bytes(std::span("zz", 2)));
@@ -86,57 +43,57 @@ TEST_CASE("a file appears at commit, with its bytes, and nothing else remains", 
     file.read_at(4, back);
     CHECK(back[0] == std::byte{'4'});
     CHECK_THROWS_WITH(file.read_at(13, back), ContainsSubstring("/a: cannot read back"));
-    CHECK_FALSE(fs::exists(folder.path / "a"));
+    CHECK_FALSE(fs::exists(folder / "a"));
     file.commit();
     CHECK_THROWS_AS(file.commit(), ptq::Error);
   }
-  CHECK(contents(folder.path / "a") == std::string("0123456789\0\0zz", 14));
-  ptq::io::write_atomically(folder.path / "a", "new");
-  CHECK(contents(folder.path / "a") == "new");
-  ptq::io::write_atomically(folder.path / "empty", "");
-  CHECK(fs::file_size(folder.path / "empty") == 0);
+  CHECK(contents(folder / "a") == std::string("0123456789\0\0zz", 14));
+  ptq::io::write_atomically(folder / "a", "new");
+  CHECK(contents(folder / "a") == "new");
+  ptq::io::write_atomically(folder / "empty", "");
+  CHECK(fs::file_size(folder / "empty") == 0);
   CHECK(folder.names() == std::set<std::string>{"a", "empty"});
 }
 
 TEST_CASE("reserved room that was not used is given back", "[atomic_file]") {
-  const Folder folder;
-  ptq::io::AtomicFile file(folder.path / "a", 1U << 20U);
+  const TemporaryFolder folder("atomic");
+  ptq::io::AtomicFile file(folder / "a", 1U << 20U);
   file.write("short");
   file.commit();
   struct stat status {};
-  REQUIRE(::stat((folder.path / "a").c_str(), &status) == 0);
+  REQUIRE(::stat((folder / "a").c_str(), &status) == 0);
   CHECK(status.st_size == 5);
   CHECK(status.st_blocks * 512 < 1 << 17);
 }
 
 TEST_CASE("an abandoned file leaves the old one", "[atomic_file]") {
-  const Folder folder;
-  ptq::io::write_atomically(folder.path / "a", "old");
-  { ptq::io::AtomicFile(folder.path / "a").write("half of the n"); }
-  CHECK(contents(folder.path / "a") == "old");
+  const TemporaryFolder folder("atomic");
+  ptq::io::write_atomically(folder / "a", "old");
+  { ptq::io::AtomicFile(folder / "a").write("half of the n"); }
+  CHECK(contents(folder / "a") == "old");
   CHECK(folder.names() == std::set<std::string>{"a"});
 }
 
 TEST_CASE("a link to a file stays a link", "[atomic_file]") {
-  const Folder folder;
-  fs::create_directory(folder.path / "far");
-  ptq::io::write_atomically(folder.path / "far" / "a", "old");
-  fs::create_symlink(folder.path / "far" / "a", folder.path / "link");
-  ptq::io::write_atomically(folder.path / "link", "new");
-  CHECK(fs::is_symlink(folder.path / "link"));
-  CHECK(contents(folder.path / "far" / "a") == "new");
+  const TemporaryFolder folder("atomic");
+  fs::create_directory(folder / "far");
+  ptq::io::write_atomically(folder / "far/a", "old");
+  fs::create_symlink(folder / "far/a", folder / "link");
+  ptq::io::write_atomically(folder / "link", "new");
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(contents(folder / "far/a") == "new");
 }
 
 TEST_CASE("places that cannot be written are named", "[atomic_file]") {
-  const Folder folder;
-  CHECK_THROWS_WITH(ptq::io::write_atomically(folder.path / "absent" / "a", "x"), ContainsSubstring("absent/a: cannot be written"));
+  const TemporaryFolder folder("atomic");
+  CHECK_THROWS_WITH(ptq::io::write_atomically(folder / "absent/a", "x"), ContainsSubstring("absent/a: cannot be written"));
   CHECK_THROWS_WITH(ptq::io::write_atomically(folder.path, "x"), ContainsSubstring("is a folder"));
   CHECK_THROWS_WITH(ptq::io::write_atomically("/dev/null", "x"), ContainsSubstring("no regular file"));
   CHECK_THROWS_WITH(ptq::io::write_atomically("/proc/a", "x"), ContainsSubstring("/proc/a: cannot be written in /proc"));
   CHECK(in_child([&] {
-          if (::getuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) return 77;
+          if (::getuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) return could_not_try;
           try {
-            ptq::io::write_atomically(folder.path / "a", "x");
+            ptq::io::write_atomically(folder / "a", "x");
           } catch (const ptq::Error& error) {
             return std::string(error.what()).find("Permission denied") == std::string::npos ? 1 : 0;
           }
@@ -146,49 +103,37 @@ TEST_CASE("places that cannot be written are named", "[atomic_file]") {
 }
 
 TEST_CASE("a file size limit is an error, not a signal, and leaves nothing", "[atomic_file]") {
-  const Folder folder;
+  const TemporaryFolder folder("atomic");
   for (const bool announced : {false, true}) {
-    CHECK(in_child([&] {
-            const rlimit small{64 << 10, 64 << 10};
-            return ::setrlimit(RLIMIT_FSIZE, &small) == 0 ? fails_for_room(folder.path, 128 << 10, announced) : 77;
-          }) == 0);
+    CHECK(in_child([&] { return limit_file_size(64 << 10) ? fails_for_room(folder.path, 128 << 10, announced) : could_not_try; }) == 0);
   }
 }
 
 TEST_CASE("a full disk is an error and leaves nothing", "[atomic_file]") {
-  const Folder folder;
+  const TemporaryFolder folder("atomic");
   for (const bool announced : {false, true}) {
     const int status = in_child([&] {
-      if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
-      if (::mount("tmpfs", folder.path.c_str(), "tmpfs", 0, "size=64k") != 0) return 77;
+      if (!mount_small_disk(folder.path, "64k")) return could_not_try;
       return fails_for_room(folder.path, 128 << 10, announced);
     });
-    if (status == 77) {
-      WARN("skipped: this user may not mount a small disk");
-    } else {
-      CHECK(status == 0);
-    }
+    if (status == could_not_try) SKIP_TEST("this user may not mount a small disk");
+    CHECK(status == 0);
   }
 }
 
 TEST_CASE("a writer killed at any moment leaves the old file or the new one, and the next writer sweeps up", "[atomic_file]") {
-  const Folder folder;
-  const fs::path file = folder.path / "a";
+  const TemporaryFolder folder("atomic");
+  const fs::path file = folder / "a";
   const std::string first(300000, 'a'), second(200000, 'b');
   ptq::io::write_atomically(file, first);
   std::mt19937 random(7);
   std::size_t leftovers = 0;
   for (int round = 0; round < 25; ++round) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      for (;;) {
-        ptq::io::write_atomically(file, second);
-        ptq::io::write_atomically(file, first);
-      }
-    }
-    ::usleep(std::uniform_int_distribution<useconds_t>(500, 20000)(random));
-    ::kill(child, SIGKILL);
-    ::waitpid(child, nullptr, 0);
+    const auto alternate = [&] {
+      ptq::io::write_atomically(file, second);
+      ptq::io::write_atomically(file, first);
+    };
+    kill_during(alternate, std::uniform_int_distribution<useconds_t>(500, 20000)(random));
     const std::string found = contents(file);
     CHECK((found == first || found == second));
     leftovers += folder.names().size() - 1;
@@ -199,19 +144,19 @@ TEST_CASE("a writer killed at any moment leaves the old file or the new one, and
 }
 
 TEST_CASE("a living writer's temporary file is not swept, nor a stranger's file", "[atomic_file]") {
-  const Folder folder;
-  std::ofstream(folder.path / "a.1-x.part") << "mine";
-  ptq::io::AtomicFile slow(folder.path / "a");
+  const TemporaryFolder folder("atomic");
+  std::ofstream(folder / "a.1-x.part") << "mine";
+  ptq::io::AtomicFile slow(folder / "a");
   slow.write("slow");
-  ptq::io::write_atomically(folder.path / "a", "quick");
+  ptq::io::write_atomically(folder / "a", "quick");
   slow.commit();
-  CHECK(contents(folder.path / "a") == "slow");
+  CHECK(contents(folder / "a") == "slow");
   CHECK(folder.names() == std::set<std::string>{"a", "a.1-x.part"});
 }
 
 TEST_CASE("a second writer is told who holds the lock, and a kill releases it", "[file_lock]") {
-  const Folder folder;
-  const fs::path file = folder.path / "results.h5";
+  const TemporaryFolder folder("atomic");
+  const fs::path file = folder / "results.h5";
   {
     const ptq::io::FileLock lock(file);
     const std::string holder = "results.h5: is being written by process " + std::to_string(::getpid());
@@ -232,12 +177,12 @@ TEST_CASE("a second writer is told who holds the lock, and a kill releases it", 
           return 0;
         }) == -SIGKILL);
   CHECK_NOTHROW(ptq::io::FileLock(file));
-  CHECK_THROWS_WITH(ptq::io::FileLock(folder.path / "absent" / "r.h5"), ContainsSubstring("r.h5.lock cannot be made"));
+  CHECK_THROWS_WITH(ptq::io::FileLock(folder / "absent/r.h5"), ContainsSubstring("r.h5.lock cannot be made"));
 }
 
 TEST_CASE("a patient writer waits for the lock", "[file_lock]") {
-  const Folder folder;
-  const fs::path file = folder.path / "r.h5";
+  const TemporaryFolder folder("atomic");
+  const fs::path file = folder / "r.h5";
   int ready[2];
   REQUIRE(::pipe(ready) == 0);
   const pid_t child = ::fork();

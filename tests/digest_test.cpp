@@ -1,3 +1,4 @@
+// torch: no
 // SHA-256 against the examples of FIPS 180-4 (abc, two blocks, a million a's) and against itself only where laws are meant.
 #include <ptq/core/digest.hpp>
 

@@ -144,6 +144,14 @@ class AtomicFile {
     size_ = std::max(size_, end);
   }
 
+  /// Lengthens the file to `size` bytes; what was not written reads as zeros.
+  void extend(std::uint64_t size) {
+    expected_ = std::max(expected_, size);
+    if (size > detail::size_limit()) refuse_write(EFBIG);
+    if (size > size_ && ::ftruncate(temporary_.descriptor(), static_cast<off_t>(size)) != 0) refuse_write(errno);
+    size_ = std::max(size_, size);
+  }
+
   /// Reads back what was written; beyond it, fails.
   void read_at(std::uint64_t offset, std::span<std::byte> bytes) const {
     while (!bytes.empty()) {
