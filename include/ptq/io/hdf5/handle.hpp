@@ -27,6 +27,13 @@ inline void start() {
   if (!started) fail("the HDF5 library does not start");
 }
 
+/// "1.10.8": of the library that runs.
+[[nodiscard]] inline std::string library_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return cat(major, '.', minor, '.', release);
+}
+
 /// The innermost message of the library's error stack, which is the telling one.
 [[nodiscard]] inline std::string last_error() {
   std::string text;
