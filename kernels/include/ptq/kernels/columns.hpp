@@ -9,9 +9,12 @@
 //
 //     x = W[:, b] + E[:, :b] M[:b, b]  (a product),    column_block(w = W[:, b], x, m = M[b, b])    for every block b of columns.
 //
+// Only the first column of x is what GPTQ's W holds before the block: later ones wait for the errors of the block itself. current_weights()
+// gives all of them, the optimum given the columns already rounded; dynamic grids are fitted on these, never on x.
+//
 // Seams:
-// * Dynamic groups: let blocks start at group edges and call fit_grid(x) first, so that grids see fully current weights. As published: fit
-//   every group of the block on x at the block's start. Groups inside a block: compensate() their columns, fit_grid, column_block on them.
+// * Dynamic groups: let blocks start at group edges, then current_weights, fit_grid, column_block: grids see fully current weights. As
+//   published: fit every group of the block on current_weights at the block's start. A group wider than a block: pass its whole width.
 // * AWRQ: w = W + D, D the closed-form shift. Its release rounds column 0 from the unshifted weight: put that into column 0 of x.
 // * GPTAQ: with N = M^-1, x (N - P) = w + q (N - I) is the same recursion for w' = w (I - P)^-1 and M' = (I - P)(N - P)^-1.
 // * CLAQ: `table` holds a codebook a column; `keep` marks reserved entries, which are stored as they are (q = x).
@@ -56,6 +59,12 @@ std::size_t column_block_workspace(std::ptrdiff_t cols);
 /// Round rows [begin, end) of the block. float zero points must lie within +-2^22.
 template <class T>
 Status column_block(const ColumnBlock<T>& block, Rows rows, void* workspace, std::size_t workspace_bytes);
+
+/// y_j = x_j + sum_{i<j} (w_i - y_i) M_ij for rows [begin, end), x the values at the block's start: the weights before any column of the
+/// block is rounded, W_F + E_P R_PF R_FF^-1 for columns P before and F of the block. y may be x. Workspace as for column_block.
+template <class T>
+Status current_weights(View<const T> w, View<const T> x, View<const T> m, View<T> y, Rows rows, void* workspace,
+                       std::size_t workspace_bytes);
 
 /// x += e m for rows [begin, end): e [rows x k], m [k x cols], x [rows x cols]. For the small products inside a block.
 template <class T>
