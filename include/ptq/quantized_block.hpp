@@ -90,7 +90,8 @@ struct QuantizedBlock {
 
   [[nodiscard]] BitCount bits() const {
     BitCount all;
-    for (const QuantizedLinear& l : linears) all += l.bits();
+    for (const QuantizedLinear& l : linears)
+      if (l.quantized()) all += l.bits();
     return all;
   }
   /// The float parameters it runs with; corrections stay apart.

@@ -4,6 +4,7 @@
 #include <boost/hana.hpp>
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,28 +39,37 @@ class Sweep {
   Sweep(R roundings, S smoothings, L losses, V solvers, C corrections, A adaptations)
       : product_(boost::hana::cartesian_product(boost::hana::make_tuple(roundings, smoothings, losses, solvers, corrections, adaptations))) {}
 
+  /// Calls visit(recipe) for every entry whose types compose; returns how many do not.
+  template <class Visit>
+  int64_t for_each_composable(const Visit& visit) const {
+    int64_t ill_formed = 0;
+    boost::hana::for_each(product_, [&](const auto& entry) {
+      boost::hana::unpack(entry, [&]<class Ri, class Si, class Li, class Vi, class Ci, class Ai>(const Ri& r, const Si& s, const Li& l, const Vi& v, const Ci& c, const Ai& a) {
+        if constexpr (composable<Ri, Vi, Ai>) {
+          visit(Recipe<Ri, Si, Li, Vi, Ci, Ai>{r, s, l, v, c, a, Learning{}});
+        } else {
+          ++ill_formed;
+        }
+      });
+    });
+    return ill_formed;
+  }
+
   /// Calls visit(recipe) for every entry that composes, is accepted at `precision` and is not redundant.
   template <class Visit>
   SweepCount for_each(const Precision& precision, const Visit& visit) const {
     SweepCount count;
-    std::map<std::string, bool> seen;
-    boost::hana::for_each(product_, [&](const auto& entry) {
-      boost::hana::unpack(entry, [&]<class Ri, class Si, class Li, class Vi, class Ci, class Ai>(const Ri& r, const Si& s, const Li& l, const Vi& v, const Ci& c, const Ai& a) {
-        if constexpr (!composable<Ri, Vi, Ai>) {
-          ++count.ill_formed;
-        } else {
-          const Recipe<Ri, Si, Li, Vi, Ci, Ai> recipe{r, s, l, v, c, a, Learning{}};
-          Reason why = refuses(recipe, precision);
-          if (why.empty()) why = redundant(recipe, precision);
-          if (why.empty() && !seen.emplace(label(recipe), true).second) why = "the same description as another entry";
-          if (!why.empty()) {
-            ++count.dropped[why];
-          } else {
-            ++count.run;
-            visit(recipe);
-          }
-        }
-      });
+    std::set<std::string> seen;
+    count.ill_formed = for_each_composable([&](const auto& recipe) {
+      Reason why = refuses(recipe, precision);
+      if (why.empty()) why = redundant(recipe, precision);
+      if (why.empty() && !seen.insert(label(recipe)).second) why = "the same description as another entry";
+      if (!why.empty()) {
+        ++count.dropped[why];
+      } else {
+        ++count.run;
+        visit(recipe);
+      }
     });
     return count;
   }

@@ -5,6 +5,13 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
+#if __has_include(<torch/headeronly/version.h>)
+#include <torch/headeronly/version.h>
+#else
+#include <torch/version.h>
+#endif
+
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -17,6 +24,9 @@ using at::Tensor;
 
 /// Tensors by name, in the order of their names: what a policy learns at one site, what a file holds.
 using NamedTensors = std::map<std::string, Tensor>;
+
+/// "2.15.0"
+inline constexpr const char* torch_version = TORCH_VERSION;
 
 /// "(64, 576) float32", for messages.
 [[nodiscard]] inline std::string shape_text(const Tensor& t) {

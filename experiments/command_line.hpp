@@ -1,0 +1,150 @@
+// The command line of every driver, read strictly: CLI11 splits it, our own parsers judge the values.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ptq/core/precision.hpp>
+#include <ptq/core/text.hpp>
+#include <ptq/io/corpus/sampling.hpp>
+#include <ptq/io/corpus/windows.hpp>
+
+#include "driver.hpp"
+
+namespace ptq::driver {
+
+/// The command line as values; empty optionals follow the driver.
+struct Options {
+  std::string model;
+  std::vector<std::string> weights, activations;  ///< alternatives, each a row of its own
+  std::string calibrate;
+  std::vector<std::string> evaluate;
+  io::Protocol protocol = io::Protocol::gptq;
+  io::Sampling sampling = io::Sampling::gptq;
+  std::filesystem::path results = "results.h5", cache, json, exported;
+  std::string export_dtype = "f32";
+  bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false, dry_run = false;
+  uint64_t seed = 0;
+  int threads = 0;
+  std::string dtype = "f32";
+  Precision slots;                              ///< outputs, attention, overrides; weights and activations are per row
+  std::map<std::string, std::string> fields;    ///< policy fields that were given
+};
+
+namespace detail {
+
+/// "v=int8:token,k=int8" → pairs; keys must be among `known`.
+inline std::vector<std::pair<std::string, std::string>> assignments(const std::string& text, const std::string& option, const std::vector<std::string>& known) {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.find('=');
+    if (equals == std::string::npos) refuse(option, ": '", part, "' is not NAME=FORMAT");
+    const std::string key = part.substr(0, equals);
+    if (!known.empty() && std::find(known.begin(), known.end(), key) == known.end()) {
+      std::string names;
+      for (const auto& k : known) names += (names.empty() ? "" : ", ") + k;
+      refuse(option, ": '", key, "' is none of ", names);
+    }
+    all.emplace_back(key, part.substr(equals + 1));
+  }
+  return all;
+}
+
+inline io::Sampling parse_sampling(const std::string& text) {
+  for (const auto s : {io::Sampling::gptq, io::Sampling::flexround, io::Sampling::lqer})
+    if (text == io::name_of(s)) return s;
+  refuse("--sampling: '", text, "' is none of gptq, flexround, lqer");
+}
+
+}  // namespace detail
+
+/// Parses; prints help and exits 0 when asked. Throws an Error about arguments otherwise.
+inline Options parse(int argc, char** argv, const Experiment& experiment) {
+  Options o;
+  CLI::App app(experiment.about);
+  std::vector<std::string> weights, activations, overrides, outputs, attention;
+  std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = "none", factors = "none";
+  o.calibrate = experiment.calibrate;
+  app.add_option("--model", o.model, "a .gguf file or a Hugging Face folder")->required();
+  app.add_option("--weights", weights, "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")->delimiter(',');
+  app.add_option("--activations", activations, "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")->delimiter(',');
+  app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token");
+  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT");
+  app.add_option("--bias", bias, "format of biases: none");
+  app.add_option("--factors", factors, "format of low-rank factors: none");
+  app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins");
+  app.add_option("--calibrate", o.calibrate, "text of the calibration samples, NAME|FILE[:NxL] (default " + experiment.calibrate + ")");
+  app.add_option("--sampling", sampling, "gptq | flexround | lqer");
+  app.add_option("--evaluate", o.evaluate, "text to evaluate, NAME|FILE[:NxL]; repeatable (default " + experiment.evaluate + ")");
+  app.add_option("--protocol", protocol, "gptq | tail | lqer-shards");
+  app.add_option("--results", o.results, "where results go (default results.h5)");
+  app.add_option("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
+  app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
+  app.add_option("--export", o.exported, "write the quantized model as a Hugging Face folder");
+  app.add_option("--export-dtype", o.export_dtype, "f32 | bf16 | f16: type of exported weights (default f32)");
+  app.add_flag("--verify", o.verify, "read the export back and compare");
+  app.add_flag("--resume", o.resume, "insist that there is an interrupted run to go on with");
+  app.add_flag("--allow-overlap", o.allow_overlap, "calibrate and evaluate on the same text");
+  app.add_flag("--quick", o.quick, "schedule, samples and texts scaled down to minutes");
+  app.add_option("--seed", seed, "of every random choice (default 0)");
+  app.add_option("--threads", threads, "0: all cores");
+  app.add_option("--dtype", o.dtype, "f32 | f64: type of the computation");
+  app.add_option("--device", device, "cpu");
+  app.add_option("--json", o.json, "also write the figures as JSON");
+  app.add_flag("--quiet", o.quiet, "nothing but the table");
+  app.add_flag("--dry-run", o.dry_run, "say what would be done and what it needs");
+  std::map<std::string, std::pair<std::string, std::string>> known;  // path → text, what it expects
+  for (const Row& row : experiment.rows)
+    for (const Field& f : row.fields()) known.emplace(f.path, std::pair(f.text, f.expects));
+  std::map<std::string, std::string> given;
+  for (const auto& [path, about] : known) app.add_option("--" + path, given[path], about.second + " (default " + about.first + ")")->group("Policies");
+  app.footer("A policy field applies to every recipe that owns it. Exit status: 0 done, 1 contents of files and failures, 2 arguments, 130 interrupted.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& e) {
+    std::exit(app.exit(e));
+  } catch (const CLI::ParseError& e) {
+    throw Error(std::string(e.what()) + " (--help lists the options)", Blame::arguments);
+  }
+  for (const auto& [path, text] : given)
+    if (app.count("--" + path) > 0) o.fields[path] = text;
+
+  o.weights = weights, o.activations = activations;
+  o.protocol = io::protocol_of(protocol);
+  o.sampling = detail::parse_sampling(sampling);
+  o.seed = parse_integer<uint64_t>(seed, "--seed");
+  o.threads = parse_integer<int>(threads, "--threads", 0, 4096);
+  if (device != "cpu") refuse("--device: '", device, "' is not available: this build computes on the CPU; only kernels run on CUDA devices");
+  if (bias != "none") refuse("--bias: '", bias, "' is not available; biases stay in floating point");
+  if (factors != "none") refuse("--factors: '", factors, "' is not available; no recipe here has low-rank factors");
+  if (!stream.empty() && stream != "all" && stream != "last") refuse("--cache-stream: '", stream, "' is neither all nor last");
+  o.cache_all = stream != "last", o.cache_chosen = !stream.empty();
+  if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16") refuse("--export-dtype: '", o.export_dtype, "' is none of f32, bf16, f16");
+  if (o.verify && o.exported.empty()) refuse("--verify needs --export DIR");
+  for (const std::string& text : outputs)
+    for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
+      o.slots.outputs.emplace_back(key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj", Scheme::parse(format, "--outputs " + key, Role::activation));
+  for (const std::string& text : attention)
+    for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
+      for (size_t i = 0; i < Precision::operand_names.size(); ++i)
+        if (Precision::operand_names[i] == key) {
+          o.slots.attention[i] = Scheme::parse(format, "--attention " + key, Role::activation);
+          if (o.slots.attention[i].calibrated) refuse("--attention ", key, ": operands of attention have no static ranges; use :token or :tensor");
+        }
+  for (const std::string& text : overrides)
+    for (const auto& [pattern, format] : detail::assignments(text, "--override", {})) {
+      if (pattern != "head" && !pattern.starts_with("blocks.") && pattern.find('*') == std::string::npos)
+        refuse("--override: '", pattern, "' matches nothing; places are head and blocks.<i>.<linear>, such as blocks.0.self_attn.q_proj");
+      o.slots.overrides.emplace_back(pattern, Scheme::parse(format, "--override " + pattern, Role::weight));
+    }
+  if (o.evaluate.empty()) o.evaluate = {experiment.evaluate};
+  if (o.cache.empty()) o.cache = std::filesystem::path(o.results.string() + ".d") / "cache";
+  return o;
+}
+
+}  // namespace ptq::driver

@@ -1,0 +1,364 @@
+// From arguments to a table: loads, checks everything that can be checked, shares what rows share, runs every row, reports.
+#include "driver.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+
+#include <ptq/calibration/cache.hpp>
+#include <ptq/evaluate/full_precision.hpp>
+#include <ptq/io/corpus/overlap.hpp>
+#include <ptq/quantized_head.hpp>
+#include <ptq/results/json.hpp>
+#include <ptq/run/store.hpp>
+
+#include "command_line.hpp"
+#include "export_row.hpp"
+#include "inputs.hpp"
+#include "progress.hpp"
+
+namespace ptq::driver {
+
+extern const char* const revision;
+
+namespace {
+
+constexpr int64_t batch_tokens = 4096;  ///< of one forward while quantizing
+
+/// One row as it will run.
+struct Job {
+  std::string label;
+  Stages stages;
+  Precision precision;
+  bool exported = false;
+  std::string digest;
+};
+
+std::string with_formats(const std::string& name, const Precision& p) {
+  const auto brief = [](const Scheme& s, Role role) {  // without what is usual
+    std::string t = s.text();
+    Scheme usual = s;
+    usual.range = ptq::detail::usual_range(s, role);
+    if (usual == s && s.active()) t.erase(t.find(":range="), std::string(":range=").size() + NameTable<Range>::names[static_cast<size_t>(s.range)].size());
+    return t;
+  };
+  std::string text = name + " " + brief(p.weights, Role::weight);
+  if (p.activations.active()) text += " + " + brief(p.activations, Role::activation);
+  return text;
+}
+
+/// Everything about a row that can be known before the first forward.
+void check(const Job& job, const Transformer& model) {
+  for (int64_t b = 0; b < model.blocks(); ++b)
+    for (const Site& site : model.layout().sites) {
+      const std::string place = cat("blocks.", b, ".", site.name);
+      (void)group_count(job.precision.weight(place), site.in, place);
+    }
+  (void)group_count(job.precision.weight("head"), model.config().embedding_dim, "head");
+  for (const auto& [pattern, scheme] : job.precision.overrides) {
+    bool met = pattern == "head";
+    for (int64_t b = 0; b < model.blocks() && !met; ++b)
+      for (const Site& site : model.layout().sites) met = met || glob_match(pattern, cat("blocks.", b, ".", site.name));
+    if (!met) refuse("--override: '", pattern, "' matches no linear of this model; places are head and blocks.<0 to ", model.blocks() - 1, ">.<linear>, such as blocks.0.", model.layout().sites[0].name);
+  }
+}
+
+/// Rows × weight formats × activation formats, without what is refused or redundant.
+std::vector<Job> plan(const Experiment& experiment, const Options& o, const Transformer& model, Progress& progress) {
+  std::vector<Job> jobs;
+  std::set<std::string> seen;
+  const auto choices = [](const std::vector<std::string>& given, const std::optional<std::string>& own, const std::string& usual) {
+    return !given.empty() ? given : own ? std::vector<std::string>{*own} : split(usual, ',');
+  };
+  for (const Row& row : experiment.rows) {
+    if (o.quick) row.shorten();
+    for (Field& f : row.fields())
+      if (const auto found = o.fields.find(f.path); found != o.fields.end()) f.set(found->second);
+    for (const std::string& weights : choices(o.weights, row.formats.weights, experiment.weights))
+      for (const std::string& activations : choices(o.activations, row.formats.activations, experiment.activations)) {
+        Job job;
+        job.precision = o.slots;
+        job.precision.weights = Scheme::parse(weights, "--weights", Role::weight);
+        job.precision.activations = Scheme::parse(activations, "--activations", Role::activation);
+        job.stages = row.stages();
+        job.label = with_formats(row.name.empty() ? job.stages.label : row.name, job.precision);
+        job.exported = row.exported;
+        const Reason no = row.refuses(job.precision);
+        if (!no.empty() && experiment.rows.size() == 1) throw Error(job.label + ": " + no, Blame::arguments);
+        Reason why = no.empty() ? row.redundant(job.precision) : no;
+        if (why.empty() && !seen.insert(job.label).second) why = "the same description as another row";
+        if (!why.empty()) {
+          progress.say("left out: " + job.label + ": " + why);
+          continue;
+        }
+        check(job, model);
+        jobs.push_back(std::move(job));
+      }
+  }
+  if (jobs.empty()) refuse("no row is left to run");
+  return jobs;
+}
+
+/// What all rows share.
+struct Shared {
+  Model model;
+  Tensor tokens;                       // (N, T) calibration
+  results::Texts settings;
+  std::string calibration;             ///< digest of the sample
+  std::vector<EvaluationText> texts;
+  std::vector<Perplexity> reference;   ///< full precision, by text
+};
+
+std::pair<io::Text, io::TextSpec> calibration_text(const Options& o, const Experiment& experiment, Progress& progress) {
+  io::TextSpec spec = io::parse_text_spec(o.calibrate);
+  const auto places = places_of_texts();
+  try {
+    return {io::load_text(spec.source, io::TextRole::calibration, places), spec};
+  } catch (const Error&) {
+    if (o.calibrate != experiment.calibrate) throw;
+    progress.say("calibration text " + spec.source + " is not at hand; books_valid is used instead (--calibrate names another)");
+    spec.source = "books_valid";
+    return {io::load_text(spec.source, io::TextRole::calibration, places), spec};
+  }
+}
+
+void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progress& progress) {
+  const ModelConfig& config = s.model.transformer->config();
+  auto [text, spec] = calibration_text(o, experiment, progress);
+  int64_t count = spec.count.value_or(128), length = spec.length.value_or(usual_window(config));
+  if (o.calibrate == experiment.calibrate) {
+    length = std::min(length, usual_window(config));
+    if (o.quick) count = std::min<int64_t>(count, 16), length = std::min<int64_t>(length, 512);
+  }
+  const io::TokenSample sample = io::sample_tokens(text, s.model.tokenizer, o.sampling, count, length, o.seed);
+  s.tokens = to_tensor(sample.rows, 0, sample.rows.count());
+  s.calibration = sample.digest();
+  s.settings = {{"calibration.text", text.name},       {"calibration.samples", std::to_string(count)},
+                {"calibration.length", std::to_string(length)}, {"calibration.sampling", std::string(io::name_of(o.sampling))},
+                {"calibration.bos", sample.bos},       {"calibration.text_digest", text.digest},
+                {"tokenizer", s.model.tokenizer.description()}, {"tokenizer.digest", s.model.tokenizer.digest()}, {"dtype", o.dtype}};
+  if (!text.remark.empty()) progress.say(text.name + ": " + text.remark);
+  for (const std::string& wanted : o.evaluate) {
+    const io::TextSpec e = io::parse_text_spec(wanted);
+    const io::Text t = io::load_text(e.source, io::TextRole::evaluation, places_of_texts());
+    if (!o.allow_overlap)
+      if (const auto same = io::overlap(text, t)) refuse("--evaluate ", wanted, ": ", *same, "; choose another text, or --allow-overlap");
+    int64_t n = e.count.value_or(0), window = e.length.value_or(usual_window(config));
+    if (o.quick && wanted == experiment.evaluate) n = n == 0 ? 8 : std::min<int64_t>(n, 8), window = std::min<int64_t>(window, 512);
+    s.texts.push_back(cut(t, s.model.tokenizer, o.protocol, window, n));
+    s.settings.emplace_back("evaluation." + t.name + ".bos", s.texts.back().bos);
+    s.settings.emplace_back("evaluation." + t.name + ".text_digest", t.digest);
+  }
+}
+
+std::string run_digest(const Job& job, const Shared& s, const Options& o) {
+  Sha256 d;
+  d.field("schema", ptq::detail::block_schema).field("model", s.model.digest).field("calibration", s.calibration);
+  d.field("seed", o.seed).field("dtype", o.dtype).field("threads", at::get_num_threads()).field("isa", kernels::text(kernels::isa()));
+  d.field("batch", batch_tokens);
+  for (const auto& [name, text] : job.stages.description) d.field(name, text);
+  for (const auto& [name, text] : job.precision.slots()) d.field(name, text);
+  return d.hex().substr(0, 24);
+}
+
+results::Run blank_run(const Shared& s, const Options& o) {
+  results::Run r;
+  r.seed = static_cast<int64_t>(o.seed), r.started = results::utc_now(), r.revision = revision;
+  r.settings = s.settings, r.versions = versions(), r.machine = machine();
+  r.model = {{"path", std::filesystem::absolute(s.model.files->path()).string()}, {"digest", s.model.digest}, {"family", std::string(name(s.model.transformer->config().family))}};
+  return r;
+}
+
+results::Block to_result(const BlockReport& report) {
+  results::Block b;
+  b.index = report.index, b.error = report.error, b.losses = report.losses;
+  for (const LinearReport& l : report.linears) b.linears.push_back({l.name, l.relative_error, l.relative_to_rtn, l.seconds, l.numbers});
+  return b;
+}
+
+/// Bits of everything: quantized linears as stored, all else 16 bits.
+double bits_per_parameter(const Model& model, const BitCount& linears, const BitCount& head) {
+  double parameters = 0;
+  for (const io::StoredTensor& t : model.files->tensors()) {
+    double n = 1;
+    for (const int64_t size : t.shape) n *= static_cast<double>(size);
+    parameters += n;
+  }
+  const auto quantized = static_cast<double>(linears.weights + head.weights);
+  const double extra = model.transformer->config().tied ? static_cast<double>(head.weights) : 0;  // a tied head is stored beside the embedding
+  return (linears.total() + head.total() + 16 * (parameters + extra - quantized)) / (parameters + extra);
+}
+
+results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
+  results::Run run = blank_run(s, o);
+  run.label = "full precision", run.recipe = "none", run.full_precision = true;
+  run.bits_per_weight = run.model_bits_per_parameter = 16;
+  Sha256 d;
+  d.field("full precision", s.model.digest).field("dtype", o.dtype).field("threads", at::get_num_threads());
+  const auto begun = std::chrono::steady_clock::now();
+  for (const EvaluationText& text : s.texts) {
+    progress.begin("full precision, " + text.name);
+    const FullPrecisionKey key{s.model.digest, s.model.tokenizer.digest(), text.digest, text.protocol, o.dtype, text.length, text.count};
+    bool found = false;
+    s.reference.push_back(cached_full_precision(o.cache, key, found, [&] {
+      PerplexityOptions options;
+      options.on_block = [&](int64_t b) { progress.at(b, "evaluate"); };
+      return perplexity(*s.model.transformer, s.model.transformer->load_head(), text.windows, float_operators(*s.model.transformer), options);
+    }));
+    run.evaluations.push_back(to_result(text, s.reference.back(), nullptr));
+    d.field("text", text.digest).field("window", text.length).field("count", text.count).field("protocol", text.protocol);
+    progress.end(cat("perplexity ", results::detail::decimal(run.evaluations.back().perplexity, 4), found ? ", from the cache" : ""));
+  }
+  run.digest = d.hex().substr(0, 24);
+  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  run.peak_memory_bytes = results::peak_memory_bytes();
+  return run;
+}
+
+results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunStore& store, const Options& o, Progress& progress) {
+  const Transformer& model = *s.model.transformer;
+  results::Run run = blank_run(s, o);
+  run.label = job.label, run.recipe = job.stages.label, run.digest = job.digest;
+  run.description = job.stages.description, run.precision = job.precision.slots();
+  const int64_t before = store.committed();
+  if (before > 0) progress.say(cat(job.label, ": ", before == model.blocks() ? "all" : std::to_string(before), " of ", model.blocks(), " blocks were committed earlier"));
+
+  progress.begin(job.label, before);
+  Walk walk;
+  walk.precision = job.precision, walk.seed = o.seed, walk.batch_tokens = batch_tokens;
+  walk.progress = [&](int64_t block, const std::string& stage) { progress.at(block, stage); };
+  walk.interrupted = [] { return interrupted != 0; };
+  const int64_t done = quantize(job.stages, model, s.tokens, reference, store, walk);
+  if (done < model.blocks()) {
+    progress.end(cat("interrupted after ", done, " of ", model.blocks(), " blocks, which are safe; the same command goes on from there"));
+    return run;
+  }
+  BitCount bits;
+  for (int64_t b = 0; b < done; ++b) {
+    const BlockReport report = store.report(b);
+    bits += report.bits;
+    for (const auto& [stage, seconds] : report.seconds) {
+      const auto found = std::find_if(run.stages.begin(), run.stages.end(), [&](const auto& p) { return p.first == stage; });
+      if (found == run.stages.end()) run.stages.emplace_back(stage, seconds);
+      else found->second += seconds;
+    }
+    run.blocks.push_back(to_result(report));
+  }
+  Head head = model.load_head();
+  const BitCount head_bits = quantize_head(head, job.precision.weight("head"));
+  const auto begun = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < s.texts.size(); ++i) {
+    PerplexityOptions options;
+    options.batch = formats_of(job.precision, model.layout(), 0).per_call() ? 1 : 0;
+    options.on_block = [&](int64_t b) { progress.at(b, "evaluate " + s.texts[i].name); };
+    const Perplexity p = perplexity(model, head, s.texts[i].windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); }, options);
+    run.evaluations.push_back(to_result(s.texts[i], p, &s.reference[i]));
+  }
+  run.stages.emplace_back("evaluate", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  for (const auto& [stage, seconds] : run.stages) run.seconds += seconds;
+  if (bits.weights > 0) run.bits_per_weight = bits.per_weight();
+  run.model_bits_per_parameter = bits_per_parameter(s.model, bits, head_bits);
+  run.peak_memory_bytes = results::peak_memory_bytes();
+  const results::Evaluation& e = run.evaluations.front();
+  progress.end(cat("perplexity ", results::detail::decimal(e.perplexity, 4), " on ", e.text));
+  return run;
+}
+
+void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o) {
+  const Transformer& model = *s.model.transformer;
+  const double stream = cache_bytes(model.config(), s.tokens.size(0), s.tokens.size(1), o.dtype == "f64" ? 8 : 4);
+  double block = 0, hessian = 0;
+  for (const Site& site : model.layout().sites) block += 4.0 * static_cast<double>(site.out * site.in);
+  for (const InputGroup& g : model.layout().groups) hessian += 4.0 * static_cast<double>(g.width * g.width);
+  const double walk = 2 * stream / static_cast<double>(model.blocks() + 1);
+  std::printf("model        %s: %s, %ld blocks, hidden %ld\n", s.model.files->path().c_str(), std::string(name(model.config().family)).c_str(), static_cast<long>(model.blocks()), static_cast<long>(model.config().hidden));
+  std::printf("calibration  %ld x %ld tokens of %s\n", static_cast<long>(s.tokens.size(0)), static_cast<long>(s.tokens.size(1)), s.settings.front().second.c_str());
+  for (const EvaluationText& t : s.texts) std::printf("evaluation   %ld windows of %ld tokens of %s, protocol %s\n", static_cast<long>(t.count), static_cast<long>(t.length), t.name.c_str(), t.protocol.c_str());
+  std::printf("cache        %s: %.2f GB on disk in %s\n", o.cache_all ? "all block inputs" : "none, recomputed along the way", o.cache_all ? stream / 1e9 : 0.0, o.cache.c_str());
+  std::printf("memory       about %.2f GB: block %.2f, streams %.2f, Hessians %.2f, and up to 1 for the rest\n", (block * 3 + walk * 2 + hessian * 2) / 1e9 + 1, block * 3 / 1e9, walk * 2 / 1e9, hessian * 2 / 1e9);
+  for (const Job& job : jobs) {
+    std::printf("row          %s: smooth%s, observe%s, solve, advance, evaluate\n", job.label.c_str(), job.stages.learns() ? ", learn" : "", job.stages.solver->needs().any() ? "" : " nothing");
+  }
+}
+
+void finish(const Options& o, const std::vector<results::Run>& runs, const std::string& exported) {
+  std::fputs(results::table(runs).c_str(), stdout);
+  std::printf("\nresults: %s\n", std::filesystem::absolute(o.results).c_str());
+  if (!exported.empty()) std::printf("exported: %s\n", exported.c_str());
+  if (!o.json.empty()) results::write_json(o.json, runs);
+}
+
+int run_all(const Options& o, const Experiment& experiment) {
+  if (o.threads > 0) at::set_num_threads(o.threads);
+  if (!o.dry_run) results::require_writable(o.results);
+  Shared s{open_model(o.model, parse_dtype(o.dtype)), {}, {}, {}, {}, {}};
+  const Transformer& model = *s.model.transformer;
+  Progress progress(o.quiet, model.blocks());
+  std::vector<Job> jobs = plan(experiment, o, model, progress);
+  read_texts(s, o, experiment, progress);
+  for (Job& job : jobs) job.digest = run_digest(job, s, o);
+
+  Options chosen = o;
+  const double stream = cache_bytes(model.config(), s.tokens.size(0), s.tokens.size(1), o.dtype == "f64" ? 8 : 4);
+  if (!o.cache_chosen) chosen.cache_all = stream < 8e9;
+  if (o.dry_run) {
+    print_plan(jobs, s, chosen);
+    return 0;
+  }
+  if (!o.exported.empty()) check_export(chosen, jobs.size() == 1 ? jobs.front().label : "");
+  if (o.resume) {
+    const bool any = std::any_of(jobs.begin(), jobs.end(), [&](const Job& j) { return std::filesystem::exists(results::runs_folder(o.results) / j.digest); });
+    if (!any) refuse("--resume: no interrupted run with these arguments beside ", o.results.string());
+  }
+  catch_interrupt();
+
+  std::vector<results::Run> runs{full_precision(s, chosen, progress)};
+  results::save(o.results, runs.front());
+  std::unique_ptr<ReferenceStream> reference;
+  progress.begin("reference stream");
+  if (chosen.cache_all) {
+    const CacheKey key{s.model.digest, s.model.tokenizer.digest(), s.calibration, o.dtype};
+    auto cached = std::make_unique<CachedReference>(chosen.cache, key, model, s.tokens, batch_tokens, [&](int64_t b) { progress.at(b, "float"); });
+    progress.end(cached->found() ? "from the cache" : "computed");
+    reference = std::move(cached);
+  } else {
+    reference = std::make_unique<ComputedReference>(model, s.tokens, batch_tokens);
+  }
+  std::string exported;
+  for (const Job& job : jobs) {
+    RunStore store(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks());
+    runs.push_back(run_row(job, s, *reference, store, chosen, progress));
+    if (runs.back().evaluations.empty()) return 130;
+    results::save(o.results, runs.back());
+    if (!o.exported.empty() && (job.exported || jobs.size() == 1)) exported = export_row(chosen, s.model, job.label, job.precision, store, s.texts, progress);
+    if (interrupted) {
+      progress.say("interrupted; finished rows are in " + o.results.string() + ", the same command goes on with the next");
+      return 130;
+    }
+  }
+  finish(chosen, runs, exported);
+  return 0;
+}
+
+}  // namespace
+
+int run(int argc, char** argv, const Experiment& experiment) {
+  try {
+    return run_all(parse(argc, argv, experiment), experiment);
+  } catch (const Error& e) {
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return e.blame() == Blame::arguments ? 2 : 1;
+  } catch (const c10::Error& e) {
+    std::fprintf(stderr, "error: libtorch: %s\n", e.what_without_backtrace());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: out of memory; --cache-stream last, fewer calibration samples or a smaller model need less\n");
+    return 1;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return 1;
+  }
+}
+
+}  // namespace ptq::driver

@@ -1,0 +1,9 @@
+// GPTQ (Frantar et al., arXiv 2210.17323): one-shot weight quantization with error feedback.
+#include <ptq/methods.hpp>
+
+#include "driver.hpp"
+
+int main(int argc, char** argv) {
+  using namespace ptq;
+  return driver::run(argc, argv, {.about = "GPTQ, arXiv 2210.17323", .rows = {driver::row(methods::gptq)}, .calibrate = "c4:128x2048"});
+}
