@@ -1,7 +1,6 @@
 // Weights of a model as tensors, one at a time, out of GGUF or safetensors. The only header that turns file bytes into tensors.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -21,6 +20,9 @@
 namespace ptq::io {
 
 namespace detail {
+
+/// Elements that one thread decodes at least, a few milliseconds of work: waking and awaiting threads for less costs more.
+inline constexpr std::int64_t parallel_grain = std::int64_t{1} << 22;
 
 /// Elements of [begin, end), whole blocks, as float.
 inline void decode(const StoredWeight& weight, DType plain, std::int64_t begin, std::int64_t end, float* out) {
@@ -102,7 +104,7 @@ class Checkpoint {
     Tensor t = at::empty(weight.tensor.shape, at::kFloat);
     float* const out = t.data_ptr<float>();
     try {
-      at::parallel_for(0, t.numel() / block, std::max<std::int64_t>(1, 65536 / block),
+      at::parallel_for(0, t.numel() / block, detail::parallel_grain / block,
                        [&](std::int64_t begin, std::int64_t end) { detail::decode(weight, plain, begin * block, end * block, out); });
     } catch (const Error& error) {
       fail(weight.file, ": tensor \"", weight.tensor.name, "\": ", error.what());
