@@ -19,22 +19,22 @@ LAYERS = [
     ("io", 2, r"io/"),
     ("model", 3, r"model/"),
     ("calibration", 4, r"calibration/"),
-    ("committed block", 4, r"quantized_block\.hpp$"),
+    ("committed block", 4, r"quantized_(block|head)\.hpp$"),
     ("axis header", 5, r"(%s)\.hpp$" % "|".join(AXES)),
     ("member", 6, r"(%s)/" % "|".join(AXES)),
     ("recipe", 6, r"recipe\.hpp$"),
     ("composition", 7, r"(stages|sweep)\.hpp$"),
     ("methods", 8, r"methods(\.hpp$|/)"),
-    ("walk", 8, r"(quantize\.hpp$|results\.hpp$|quantize/|results/|evaluate/|evaluate\.hpp$|export/|export\.hpp$)"),
+    ("walk", 8, r"(quantize\.hpp$|results\.hpp$|quantize/|results/|run/|evaluate/|evaluate\.hpp$|export/|export\.hpp$)"),
     ("experiments", 9, r"experiments/"),
 ]
 
 # library: (include pattern, files of ours that may include it, at most so many of them)
 DOORS = {
-    "ATen": (r"^(ATen|c10|torch|caffe2)/", r"^include/ptq/core/(tensor|minimize)\.hpp$", 2),
+    "ATen": (r"^(ATen|c10|torch|caffe2)/", r"^include/ptq/core/(tensor|minimize|affine)\.hpp$", 3),  # affine calls an operator by name
     "HDF5": (r"^(hdf5|H5\w+)(_hl)?\.h$|^H5Cpp|^highfive", r"^include/ptq/io/hdf5(\.hpp$|/)", 1),
     "nlohmann": (r"^nlohmann/", r"^(include/ptq/io/json\.hpp|experiments/driver\.cpp)$", 2),
-    "CLI11": (r"^CLI/", r"^experiments/driver\.cpp$", 1),
+    "CLI11": (r"^CLI/", r"^experiments/(driver\.cpp|command_line\.hpp)$", 1),
     "PCRE2": (r"^pcre2", r"^include/ptq/io/", 1),
     "SentencePiece": (r"^sentencepiece", r"^include/ptq/io/", 1),
     "OpenSSL": (r"^openssl/", r"^include/ptq/(core|io)/", 1),
