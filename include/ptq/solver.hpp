@@ -22,6 +22,13 @@ enum class Observed {
   paired,     ///< the quantized stream; reference: the float model's input of the same layer                    (GPTAQ)
 };
 
+/// What a column solver does with the divisors of a learned rounding: round on the learned grid alone (S = 1), or let S choose the codes.
+enum class Divisors { ignore, decide };
+template <>
+struct EnumNames<Divisors> {
+  static constexpr std::array<std::string_view, 2> names{"ignore", "decide"};
+};
+
 /// What linears that read the same input compute once: factors of their Hessian by name.
 class Shared {
  public:

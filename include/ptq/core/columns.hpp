@@ -143,6 +143,35 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Co
   });
 }
 
+/// w + E M over the columns before `begin`: where the recursion of columns begin … end starts. (rows, end − begin)
+inline Tensor block_start(const ColumnRun& run, const ColumnFactor& factor, int64_t begin, int64_t end) {
+  const Tensor w = run.w.narrow(1, begin, end - begin);
+  if (begin == 0) return w.contiguous();
+  return at::addmm(w, run.e.narrow(1, 0, begin), factor.unit.narrow(0, 0, begin).narrow(1, begin, end - begin));
+}
+
+/// The weights of columns F = begin … end while none of them is rounded, the optimum given the columns P before:
+/// W_F + E_P H_PF (H_FF)⁻¹ = W_F + (E_P M_PF) M_FF⁻¹. Only its first column is what block_start gives.
+inline Tensor current_weights(const ColumnRun& run, const ColumnFactor& factor, int64_t begin, int64_t end) {
+  const Tensor w = run.w.narrow(1, begin, end - begin);  // (rows, F)
+  if (begin == 0) return w;
+  const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (F, F)
+  return w + at::linalg_solve_triangular(m, block_start(run, factor, begin, end) - w, /*upper=*/true, /*left=*/false, /*unitriangular=*/true);
+}
+
+/// Fits the grids of groups first … last − 1, which begin in the block at `begin`, on the weights current there.
+inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor& factor, int64_t begin, int64_t first, int64_t last) {
+  if (first >= last) return;
+  const int64_t group = how.scheme.group;
+  const Tensor now = current_weights(run, factor, begin, last * group);
+  for (int64_t g = first; g < last; ++g) {
+    const Grid fitted = how.fit(now.narrow(1, g * group - begin, group), how.scheme);
+    run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0));
+    run.grid.zero.select(1, g).copy_(fitted.zero.select(1, 0));
+    run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest;
+  }
+}
+
 }  // namespace detail
 
 /// Rounds every column of `target` in the factor's order. target (rows, n), dead columns already zero.
@@ -160,7 +189,7 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Co
   if (options.keep_seen) run.seen = at::empty_like(run.w);
   run.loss = at::zeros({n}, at::kDouble);
   run.grid = how.fixed;
-  run.group_of = ((how.dynamic ? at::arange(n) : order) / group).to(at::kInt).contiguous();
+  run.group_of = at::floor_divide(how.dynamic ? at::arange(n) : order, group).to(at::kInt).contiguous();
   if (how.dynamic) {
     run.grid.scheme = how.scheme;
     run.grid.scale = at::empty({rows, n / group}, run.w.options());
@@ -170,18 +199,8 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Co
   const auto edges = detail::block_edges(n, options.block, how.dynamic && !how.stale ? group : 0);
   for (size_t b = 0; b + 1 < edges.size(); ++b) {
     const int64_t begin = edges[b], end = edges[b + 1];
-    const auto current = [&](int64_t from, int64_t to) {  // (rows, to - from): values given every column before this block
-      const Tensor part = run.w.narrow(1, from, to - from);
-      return begin == 0 ? part.contiguous()
-                        : at::addmm(part, run.e.narrow(1, 0, begin), factor.unit.narrow(0, 0, begin).narrow(1, from, to - from));
-    };
-    for (int64_t g = (begin + group - 1) / group; how.dynamic && g * group < end; ++g) {
-      const Grid fitted = how.fit(current(g * group, (g + 1) * group), how.scheme);
-      run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0).expand({rows}));
-      run.grid.zero.select(1, g).copy_(fitted.zero.select(1, 0).expand({rows}));
-      run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest;
-    }
-    Tensor x = current(begin, end);
+    if (how.dynamic) detail::fit_groups(run, how, factor, begin, (begin + group - 1) / group, (end + group - 1) / group);
+    Tensor x = detail::block_start(run, factor, begin, end);  // (rows, end - begin)
     if (begin == 0 && options.first_column.defined()) x = x.clone(), x.select(1, 0).copy_(options.first_column);
     detail::round_block(run, x, begin, factor);
   }

@@ -25,6 +25,7 @@ struct Gptq {
   int64_t block = 128;                           ///< columns a lazy update covers; no code depends on it unless as_published
   ColumnOrder order = ColumnOrder::natural;
   bool static_groups = false;                    ///< grids of all groups fitted beforehand; groups of original columns
+  Divisors divisors = Divisors::ignore;          ///< of a learned rounding
   bool true_sequential = false;                  ///< input groups one after the other, each seeing the earlier ones quantized
   bool as_published = false;                     ///< stale grids of groups smaller than a block; dead columns count in the damping mean;
                                                  ///< symmetric grids of non-negative rows keep zero as their lower end
@@ -47,38 +48,44 @@ struct Gptq {
     return factorise(h, {damp, damp_increase, as_published}, descending, place);
   }
 
-  [[nodiscard]] Solution solve(const Problem& problem) const {
-    if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0) fail(problem.place, ": no calibration token reached this layer");
-    const ColumnFactor& f = problem.shared->get<ColumnFactor>("gptq", [&] { return factor(*problem.stats, problem.place); });
-
+  /// Rounds the columns of a problem, in the order of `f`; `keep_seen` also returns the compensated values that were rounded.
+  [[nodiscard]] ColumnResult round(const Problem& problem, const ColumnFactor& f, bool keep_seen = false) const {
+    const Scheme& scheme = problem.scheme;
+    const bool grouped = scheme.granularity == Granularity::group;
+    (void)group_count(scheme, problem.weight.size(1), problem.place);
+    const Tensor w = problem.weight.masked_fill(f.dead, 0);  // (out, in)
     ColumnGrid how;
-    how.scheme = problem.scheme;
-    how.fit = [this](const Tensor& columns, const Scheme& scheme) {
-      Scheme row = scheme;
+    how.scheme = scheme;
+    how.fit = [this](const Tensor& columns, Scheme row) {
       if (row.granularity == Granularity::group) row.granularity = Granularity::channel;
       return fit_grid(columns, row, as_published);
     };
-    const Tensor w = problem.weight.masked_fill(f.dead, 0);  // (out, in)
-    how.dynamic = problem.scheme.granularity == Granularity::group && !static_groups && !problem.coordinates.grid;
+    how.dynamic = grouped && !static_groups && !problem.coordinates.grid;
     how.stale = as_published;
     // One grid a row sees the dead columns' weights, as in the released code; static groups are fitted without them.
-    const bool grouped = problem.scheme.granularity == Granularity::group;
-    if (!how.dynamic) how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, problem.scheme, as_published);
+    if (!how.dynamic) how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, scheme, as_published);
 
     ColumnOptions options;
     options.block = block;
-    options.divisor = problem.coordinates.divisor;
-    ColumnResult r = round_columns(w, f, how, options);
+    options.keep_seen = keep_seen;
+    if (divisors == Divisors::decide) options.divisor = problem.coordinates.divisor;
+    return round_columns(w, f, how, options);
+  }
+
+  [[nodiscard]] Solution solve(const Problem& problem) const {
+    if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0) fail(problem.place, ": no calibration token reached this layer");
+    const ColumnFactor& f = problem.shared->get<ColumnFactor>("gptq", [&] { return factor(*problem.stats, problem.place); });
+    ColumnResult r = round(problem, f);
 
     Solution s;
     s.linear.codes = r.codes;
     s.linear.grid = r.grid;
     s.linear.permuted = r.grid.group_of.defined();
-    s.target = w;
+    s.target = problem.weight.masked_fill(f.dead, 0);  // (out, in)
     s.report = {{"loss", r.column_loss.sum().item<double>() / 2}, {"damp", f.percent}, {"dead_columns", f.dead.sum().item<double>()}};
     return s;
   }
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::Gptq, damp, damp_increase, block, order, static_groups, true_sequential, as_published);
+BOOST_HANA_ADAPT_STRUCT(ptq::Gptq, damp, damp_increase, block, order, static_groups, divisors, true_sequential, as_published);
