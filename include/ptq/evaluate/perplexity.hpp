@@ -61,9 +61,10 @@ struct Perplexity {
 }
 
 struct PerplexityOptions {
-  int64_t batch_tokens = 8192;  ///< tokens of one forward, about
-  int64_t batch = 0;            ///< windows of one forward; 1 where a format is fitted to each call; 0 follows batch_tokens
+  int64_t batch_tokens = 0;                       ///< tokens of one forward, about; 0: 8192 on a GPU, 2048 on a CPU, whose caches then hold them
+  int64_t batch = 0;                              ///< windows of one forward; 1 where a format is fitted to each call; 0 follows batch_tokens
   std::function<void(int64_t block)> on_block{};  ///< after each block
+};  ///< after each block
 };
 
 namespace detail {
@@ -72,7 +73,8 @@ namespace detail {
 template <class F>
 void by_batch(const Tensor& windows, const PerplexityOptions& options, F f) {
   const int64_t n = windows.size(0);
-  const int64_t batch = options.batch > 0 ? options.batch : std::max<int64_t>(1, options.batch_tokens / windows.size(1));
+  const int64_t tokens = options.batch_tokens > 0 ? options.batch_tokens : windows.is_cpu() ? 2048 : 8192;
+  const int64_t batch = options.batch > 0 ? options.batch : std::max<int64_t>(1, tokens / windows.size(1));
   for (int64_t first = 0; first < n; first += batch) f(first, std::min(batch, n - first));
 }
 
@@ -103,7 +105,7 @@ void by_batch(const Tensor& windows, const PerplexityOptions& options, F f) {
   }
   Perplexity result;
   for (size_t i = 0; i < windows.size(); ++i)
-    detail::by_batch(windows[i], options, [&](int64_t first, int64_t count) {
+    detail::by_batch(x[i], options, [&](int64_t first, int64_t count) {
       const Tensor nll = model.nll(head, x[i].narrow(0, first, count), windows[i].narrow(0, first, count));  // (count, length − 1)
       require_finite(nll, "log-likelihoods");
       const Tensor means = nll.mean(1).cpu();

@@ -11,7 +11,7 @@ namespace ptq {
 /// Logits alive at once: `rows` × `vocabulary`.
 struct LikelihoodTile {
   int64_t rows = 1024;
-  int64_t vocabulary = 4096;
+  int64_t vocabulary = 2048;
 };
 
 /// −ln softmax(h Wᵀ)[target] = ln Σ_v exp(z_v) − z_target, where the sum over tiles of v is kept relative to the greatest logit so far.
