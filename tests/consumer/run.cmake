@@ -25,3 +25,10 @@ step("configure" "${CMAKE_COMMAND}" -S "${SOURCE}" -B "${work}" -G Ninja "-DCMAK
   "-DCMAKE_CXX_COMPILER=${COMPILER}")
 step("build" "${CMAKE_COMMAND}" --build "${work}")
 step("run" "${work}/numbers")
+if(EXISTS "${work}/my_method")
+  step("quantize the tiny model" "${CMAKE_COMMAND}" -E chdir "${work}" "${CMAKE_COMMAND}" -E env "PTQ_DATA=${tree}/data"
+    ./my_method --model "${tree}/data/models/llama_books" --weights int4 --calibrate books_valid:2x64 --evaluate books_test:2x64)
+  if(NOT output MATCHES "GPTQ|Gptq|gptq")
+    message(FATAL_ERROR "my_method printed no row of its own:\n${output}")
+  endif()
+endif()
