@@ -419,9 +419,13 @@ TEST_CASE("files that are no HDF5, or cut off, are errors", "[hdf5]") {
     std::ofstream(folder / "text.h5", std::ios::binary) << text;
     CHECK_THROWS_WITH(Hdf5Reader(folder / "text.h5"), ContainsSubstring("text.h5: is not an HDF5 file"));
   }
+  for (const char* size : {"00000000000000000000", "99999999999999999999", "00000000000000000001", "x"}) {
+    std::ofstream(folder / "text.h5", std::ios::binary) << std::string(100, '0') << "ptq-seal 1 " << size << "\n";
+    CHECK_THROWS_WITH(Hdf5Reader(folder / "text.h5"), ContainsSubstring("text.h5: is "));
+  }
   example().save(folder / "a.h5");
   const std::string whole = contents(folder / "a.h5");
-  for (std::size_t size = 0; size < whole.size(); size += 97) {
+  for (std::size_t size = 0; size < whole.size() - 97; size += 97) {  // 97: the seal alone
     std::ofstream(folder / "cut.h5", std::ios::binary) << whole.substr(0, size);
     CHECK_THROWS_WITH(Hdf5Reader(folder / "cut.h5"), ContainsSubstring("cut.h5: "));
   }
@@ -450,38 +454,67 @@ TEST_CASE("claims that the file cannot hold are refused before allocation", "[hd
   CHECK(Hdf5Reader(folder / "d.h5").read<float>("d") == std::vector<float>(100, 0.0f));
 }
 
-TEST_CASE("a stored size that was enlarged afterwards is caught", "[hdf5]") {
+TEST_CASE("a stored size that was enlarged is caught", "[hdf5]") {
   const TemporaryFolder folder("hdf5");
-  Hdf5Writer writer;
-  writer.dataset("x", std::vector<double>(77, 1.0));
-  writer.save(folder / "x.h5");
-  std::vector<std::byte> image = bytes_of(contents(folder / "x.h5"));
-  // Both the dimension (77) and the stored size (616) become larger; the header's checksum is then wrong, or, in a file without
-  // checksums as libraries before 1.8 write it, the size lies beyond the file. Either way: an error.
-  std::size_t changed = 0;
-  for (std::size_t i = 0; i + 8 <= image.size(); ++i) {
-    const auto value = ptq::io::load_raw<std::uint64_t>(image.data() + i);
-    if (value == 77 || value == 616) {
-      image[i + 5] = std::byte{1};
-      ++changed;
-    }
-  }
-  REQUIRE(changed >= 2);
-  ptq::io::write_atomically(folder / "x.h5", image);
-  const auto read = [&] { return Hdf5Reader(folder / "x.h5").read<double>("x"); };
-  CHECK_THROWS_AS(read(), ptq::Error);
-
-  make_plain(folder / "old.h5", H5T_IEEE_F64LE, {77});
+  make_plain(folder / "old.h5", H5T_IEEE_F64LE, {77});  // in the oldest format, which has no checksums
   const hid_t file = H5Fopen((folder / "old.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT), made = H5Dopen2(file, "d", H5P_DEFAULT);
   const std::vector<double> ones(77, 1.0);
   H5Dwrite(made, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, ones.data());
   H5Dclose(made), H5Fclose(file);
   std::vector<std::byte> old = bytes_of(contents(folder / "old.h5"));
+  std::size_t changed = 0;
   for (std::size_t i = 0; i + 8 <= old.size(); ++i) {
     const auto value = ptq::io::load_raw<std::uint64_t>(old.data() + i);
-    if (value == 77 || value == 616) old[i + 5] = std::byte{1};
+    if (value != 77 && value != 616) continue;
+    old[i + 5] = std::byte{1};
+    ++changed;
   }
+  REQUIRE(changed >= 2);
   ptq::io::write_atomically(folder / "old.h5", old);
   const Hdf5Reader reader(folder / "old.h5");
   CHECK_THROWS_WITH(reader.read<double>("d"), ContainsSubstring("old.h5: d: "));
+}
+
+TEST_CASE("a sealed file whose bytes were changed is refused before the library reads it", "[hdf5]") {
+  const TemporaryFolder folder("hdf5");
+  const auto changed = folder / "changed.h5";
+  example().save(folder / "a.h5");
+  const std::string whole = contents(folder / "a.h5");
+  CHECK_NOTHROW(Hdf5Reader(folder / "a.h5", ptq::io::Hdf5Origin::ours));
+  const std::size_t tail = 32 + 65;  // the seal of a file without bulk datasets: its own bytes guard nothing
+  for (std::size_t i = 0; i < whole.size() - tail; i += 61) {
+    std::string bytes = whole;
+    bytes[i] = static_cast<char>(bytes[i] ^ 0x10);
+    std::ofstream(changed, std::ios::binary) << bytes;
+    CHECK_THROWS_WITH(Hdf5Reader(changed), ContainsSubstring("changed.h5: is damaged"));
+  }
+  for (std::size_t i = whole.size() - tail; i < whole.size(); ++i) {
+    std::string bytes = whole;
+    bytes[i] = static_cast<char>(bytes[i] ^ 0x01);
+    std::ofstream(changed, std::ios::binary) << bytes;
+    CHECK_THROWS_AS(Hdf5Reader(changed, ptq::io::Hdf5Origin::ours), ptq::Error);
+  }
+  std::ofstream(changed, std::ios::binary) << whole.substr(0, whole.size() - tail);
+  CHECK(Hdf5Reader(changed).read<double>("z/one") == std::vector<double>{7});
+  CHECK_THROWS_WITH(Hdf5Reader(changed, ptq::io::Hdf5Origin::ours), ContainsSubstring("was not written by ptq, or was changed since"));
+
+  const std::vector<float> rows(100, 1.0f);
+  Hdf5Bulk bulk(folder / "b.h5", {{"x", DType::f32, {4, 25}}, {"none", DType::f32, {0}}, {"y", DType::f32, {100}}});
+  bulk.write(0, 0, std::as_bytes(std::span(rows)));
+  bulk.write(2, 0, std::as_bytes(std::span(rows)));
+  bulk.commit();
+  const std::string large = contents(folder / "b.h5");
+  std::size_t refused = 0, tried = 0;
+  for (std::size_t i = 0; i < large.size(); i += 8) {
+    ++tried;
+    std::string bytes = large;
+    bytes[i] = static_cast<char>(bytes[i] ^ 0x10);
+    std::ofstream(changed, std::ios::binary) << bytes;
+    try {
+      (void)Hdf5Reader(changed, ptq::io::Hdf5Origin::ours);
+    } catch (const ptq::Error&) {
+      ++refused;
+    }
+  }
+  CHECK(tried - refused == 100);  // 800 of 8 apart: the elements, which lie at multiples of 8
 }

@@ -27,7 +27,7 @@ namespace ptq::results {
 
 /// All runs of a collection, or the one run of a file; fails where the file holds neither.
 [[nodiscard]] inline std::vector<Run> load(const std::filesystem::path& path) {
-  const io::Hdf5Reader file(path);
+  const io::Hdf5Reader file(path, io::Hdf5Origin::ours);
   if (!file.exists("runs")) return {get_run(file)};
   std::vector<Run> runs;
   for (const std::string& name : file.groups("runs")) runs.push_back(get_run(file, "runs/" + name + "/"));
@@ -60,7 +60,8 @@ inline void collect(const std::filesystem::path& results, const io::FileLock& he
     for (const Run& run : load(results)) known.push_back(run.digest);
   std::vector<Run> runs;
   for (const auto& entry : std::filesystem::directory_iterator(runs_folder(results)))
-    if (entry.is_regular_file() && entry.path().extension() == ".h5") runs.push_back(get_run(io::Hdf5Reader(entry.path())));
+    if (entry.is_regular_file() && entry.path().extension() == ".h5")
+      runs.push_back(get_run(io::Hdf5Reader(entry.path(), io::Hdf5Origin::ours)));
   const auto order = [&](const Run& run) {
     return std::tuple(!run.full_precision, std::find(known.begin(), known.end(), run.digest) - known.begin(), run.started, run.digest);
   };

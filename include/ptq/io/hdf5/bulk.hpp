@@ -1,6 +1,7 @@
 // HDF5 files larger than memory: the library lays them out, we write the elements to their place. Include ptq/io/hdf5.hpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -38,7 +39,13 @@ class Hdf5Bulk {
       if (rest) rest(writer);
       for (const hdf5::Handle& dataset : made) offsets_.push_back(H5Dget_offset(dataset));
     }
-    writer.finish().copy_to(file_);
+    std::vector<hdf5::Extent> elements;  // not sealed: they come later, and are too many to be read at each opening
+    for (std::size_t i = 0; i < datasets_.size(); ++i)
+      if (all_bytes(datasets_[i]) > 0) elements.push_back({offsets_[i], offsets_[i] + all_bytes(datasets_[i])});
+    std::sort(elements.begin(), elements.end(), [](const hdf5::Extent& a, const hdf5::Extent& b) { return a.begin < b.begin; });
+    const hdf5::SparseBytes& layout = writer.finish();
+    layout.copy_to(file_);
+    file_.write(layout.seal_around(elements));
     left_ = bytes_;
   }
 
@@ -62,11 +69,14 @@ class Hdf5Bulk {
   }
 
  private:
-  /// Bytes of one row, and of the whole.
   [[nodiscard]] static std::uint64_t row_bytes(const BulkDataset& dataset) {
     std::uint64_t bytes = bits(dataset.type) / 8;
     for (std::size_t i = 1; i < dataset.shape.size(); ++i) bytes *= static_cast<std::uint64_t>(dataset.shape[i]);
     return bytes;
+  }
+
+  [[nodiscard]] static std::uint64_t all_bytes(const BulkDataset& dataset) {
+    return row_bytes(dataset) * static_cast<std::uint64_t>(dataset.shape[0]);
   }
 
   [[nodiscard]] std::uint64_t needed(const std::filesystem::path& target) {

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <hdf5.h>
+#if __has_include(<H5FDdevelop.h>)
+#include <H5FDdevelop.h>  // 1.14: what a driver implements
+#endif
 
 #include <concepts>
 #include <cstddef>

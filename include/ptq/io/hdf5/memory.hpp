@@ -6,11 +6,6 @@
 // Include ptq/io/hdf5.hpp.
 #pragma once
 
-#include <hdf5.h>
-#if __has_include(<H5FDdevelop.h>)
-#include <H5FDdevelop.h>
-#endif
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -19,11 +14,13 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include <ptq/io/atomic_file.hpp>
 #include <ptq/io/hdf5/handle.hpp>
+#include <ptq/io/hdf5/seal.hpp>
 
 namespace ptq::io::hdf5 {
 
@@ -65,6 +62,12 @@ class SparseBytes {
       if (at < size_) file.write_at(at, std::span(bytes).first(std::min<std::size_t>(page, size_ - at)));
     }
     file.extend(size_);
+  }
+
+  /// The seal of these bytes, those in `skipped` left out.
+  [[nodiscard]] std::string seal_around(const std::vector<Extent>& skipped) const {
+    const auto from = [this](std::uint64_t at, std::span<std::byte> bytes) { read(at, bytes); };
+    return seal(size_, digest_around(size_, skipped, from), skipped);
   }
 
   void set_size(std::uint64_t size) { size_ = size; }

@@ -11,21 +11,28 @@
 
 #include <ptq/io/hdf5/extent.hpp>
 #include <ptq/io/hdf5/handle.hpp>
+#include <ptq/io/hdf5/seal.hpp>
 #include <ptq/io/hdf5/value.hpp>
 
 namespace ptq::io {
 
+/// Which files a reader takes: those that carry our seal only, or those of other programs too. A seal that is there is always checked;
+/// without one, the library is at the mercy of the file.
+enum class Hdf5Origin { ours, any };
+
 /// A file opened for reading. Objects are named by paths from the root ("blocks/0/q"). Errors name the file and the object.
 class Hdf5Reader {
  public:
-  explicit Hdf5Reader(const std::filesystem::path& path) : path_(path) {
+  explicit Hdf5Reader(const std::filesystem::path& path, Hdf5Origin origin = Hdf5Origin::any) : path_(path) {
     hdf5::start();
     std::error_code error;
     size_ = std::filesystem::file_size(path, error);
     if (error) fail(path.string(), ": cannot be opened: ", error.message());
+    const bool sealed = hdf5::check_seal(path);
     const htri_t known = H5Fis_hdf5(path.c_str());
     if (known < 0) fail(path.string(), ": cannot be read: ", hdf5::last_error());
     if (known == 0) fail(path.string(), ": is not an HDF5 file");
+    if (!sealed && origin == Hdf5Origin::ours) fail(path.string(), ": was not written by ptq, or was changed since");
     const hdf5::Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, path.string());
 #if H5_VERSION_GE(1, 10, 7)
     H5Pset_file_locking(access, false, true);  // files appear whole, by renaming: there is no writer to wait for

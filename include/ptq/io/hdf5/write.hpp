@@ -97,8 +97,9 @@ class Hdf5Writer {
   /// Ends the writing and saves the file under this name, atomically.
   void save(const std::filesystem::path& target) {
     const hdf5::SparseBytes& bytes = finish();
-    AtomicFile file(target, bytes.size());
+    AtomicFile file(target, bytes.size() + hdf5::seal_tail);
     bytes.copy_to(file);
+    file.write(bytes.seal_around({}));
     file.commit();
   }
 
