@@ -124,7 +124,9 @@ TEST_CASE("attention is differentiable and leaves its arguments alone") {
   OnlyOperands ops = fused ? passing() : chunked();
   std::vector<Tensor> leaves{q.clone().requires_grad_(), k.clone().requires_grad_(), v.clone().requires_grad_()};
   (attention(leaves[0], leaves[1], leaves[2], {window, 4}, 0.5, ops) * weights).sum().backward();
-  const auto loss = [&](const Tensor& a, const Tensor& b, const Tensor& c) { return (by_loops(a, b, c, window, 0.5) * weights).sum().item<double>(); };
+  const auto loss = [&](const Tensor& a, const Tensor& b, const Tensor& c) {
+    return (by_loops(a, b, c, window, 0.5) * weights).sum().item<double>();
+  };
   for (size_t which = 0; which < 3; ++which)
     for (const int64_t token : {0, 3, 8}) {
       const double step = 1e-6;

@@ -61,10 +61,9 @@ struct Perplexity {
 }
 
 struct PerplexityOptions {
-  int64_t batch_tokens = 0;                       ///< tokens of one forward, about; 0: 8192 on a GPU, 2048 on a CPU, whose caches then hold them
-  int64_t batch = 0;                              ///< windows of one forward; 1 where a format is fitted to each call; 0 follows batch_tokens
+  int64_t batch_tokens = 0;  ///< tokens of one forward, about; 0: 8192 on a GPU, 2048 on a CPU, whose caches then hold them
+  int64_t batch = 0;         ///< windows of one forward; 1 where a format is fitted to each call; 0 follows batch_tokens
   std::function<void(int64_t block)> on_block{};  ///< after each block
-};  ///< after each block
 };
 
 namespace detail {
