@@ -65,12 +65,12 @@ class CachedReference : public ReferenceStream {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
   Tensor input(int64_t block) override {
-    const io::Hdf5Reader file(path_);
+    const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
     Tensor x = io::get(file, "stream", block, 1).squeeze(0);  // (N, T, hidden)
     return x;
   }
   std::vector<Statistics> statistics(int64_t block) override {
-    const io::Hdf5Reader file(path_);
+    const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
     std::vector<Statistics> all;
     for (const InputGroup& group : layout_.groups) {
       const auto row = [&](const char* what) { return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0); };  // (width)

@@ -27,7 +27,7 @@ struct FullPrecisionKey {
   const auto path = cache / (key.digest() + ".h5");
   found = std::filesystem::exists(path);
   if (found) {
-    const io::Hdf5Reader file(path);
+    const io::Hdf5Reader file(path, io::Hdf5Origin::ours);
     return {file.read<double>("nll"), file.read<int64_t>("predicted"), file.attribute<int64_t>("/", "tokens")};
   }
   Perplexity p = compute();

@@ -120,7 +120,7 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
 
 /// Reads it back; throws, naming file and object, when it does not fit the layout.
 [[nodiscard]] inline QuantizedBlock load_block_file(const std::filesystem::path& path, const Layout& layout) {
-  const io::Hdf5Reader f(path);
+  const io::Hdf5Reader f(path, io::Hdf5Origin::ours);
   if (f.attribute<int64_t>("/", "schema") != detail::block_schema) fail(path.string(), ": block schema ", f.attribute<int64_t>("/", "schema"), " is not ", detail::block_schema);
   QuantizedBlock b;
   for (const Site& site : layout.sites) b.linears.push_back(detail::get_linear(f, "linears/" + site.name, site));

@@ -48,7 +48,7 @@ inline void save_report(const std::filesystem::path& path, const BlockReport& r)
 }
 
 [[nodiscard]] inline BlockReport load_report(const std::filesystem::path& path) {
-  const io::Hdf5Reader f(path);
+  const io::Hdf5Reader f(path, io::Hdf5Origin::ours);
   BlockReport r;
   r.index = f.attribute<int64_t>("/", "index");
   r.error = f.attribute<double>("/", "error");
@@ -100,7 +100,7 @@ class RunStore : public CommitSink {
     if (n == 0 || n == blocks_) return n;
     const auto path = folder_ / detail::numbered("stream", n - 1);
     if (!std::filesystem::exists(path)) return 0;  // blocks from elsewhere: start over, they come out the same
-    stream = io::get(io::Hdf5Reader(path), "stream");
+    stream = io::get(io::Hdf5Reader(path, io::Hdf5Origin::ours), "stream");
     return n;
   }
 
