@@ -27,40 +27,48 @@ struct Panel {
         live{} {}
 };
 
-/// 4 x 4 transposes; what is left goes element by element. from: rows x cols, to: column j at to + j * P.
+/// Four vectors of four, rows become columns.
 template <class T>
-PTQ_TARGET inline void transpose_in(const T* from, std::ptrdiff_t stride, std::ptrdiff_t rows, std::ptrdiff_t cols, T* to) {
-  constexpr std::ptrdiff_t P = Panel<T>::P;
+struct Quad {
+  typedef T V __attribute__((vector_size(4 * sizeof(T))));
+  V a, b, c, d;
+
+  PTQ_INLINE void transpose() {
+    const V ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const V cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5), b = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5), d = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
+  }
+  /// From, or to, four runs of four, `stride` apart.
+  PTQ_INLINE void load(const T* p, std::ptrdiff_t stride) {
+    __builtin_memcpy(&a, p, sizeof a), __builtin_memcpy(&b, p + stride, sizeof b);
+    __builtin_memcpy(&c, p + 2 * stride, sizeof c), __builtin_memcpy(&d, p + 3 * stride, sizeof d);
+  }
+  PTQ_INLINE void store(T* p, std::ptrdiff_t stride) const {
+    __builtin_memcpy(p, &a, sizeof a), __builtin_memcpy(p + stride, &b, sizeof b);
+    __builtin_memcpy(p + 2 * stride, &c, sizeof c), __builtin_memcpy(p + 3 * stride, &d, sizeof d);
+  }
+};
+
+/// to[c * to_stride + r] = from[r * from_stride + c]
+template <class T>
+PTQ_TARGET inline void transpose(const T* from, std::ptrdiff_t from_stride, std::ptrdiff_t rows, std::ptrdiff_t cols, T* to,
+                                 std::ptrdiff_t to_stride) {
   std::ptrdiff_t r = 0;
-  typedef T Quad __attribute__((vector_size(4 * sizeof(T))));
   for (; r + 4 <= rows; r += 4) {
-    const T *a = from + r * stride, *b = a + stride, *c = b + stride, *d = c + stride;
-    std::ptrdiff_t j = 0;
-    for (; j + 4 <= cols; j += 4) {
-      for (std::ptrdiff_t k = 0; k < 4; ++k) {
-        const Quad column = {a[j + k], b[j + k], c[j + k], d[j + k]};
-        __builtin_memcpy(to + (j + k) * P + r, &column, sizeof column);
-      }
+    std::ptrdiff_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      Quad<T> q;
+      q.load(from + r * from_stride + c, from_stride);
+      q.transpose();
+      q.store(to + c * to_stride + r, to_stride);
     }
-    for (; j < cols; ++j) to[j * P + r] = a[j], to[j * P + r + 1] = b[j], to[j * P + r + 2] = c[j], to[j * P + r + 3] = d[j];
+    for (; c < cols; ++c) {
+      for (std::ptrdiff_t i = r; i < r + 4; ++i) to[c * to_stride + i] = from[i * from_stride + c];
+    }
   }
   for (; r < rows; ++r) {
-    for (std::ptrdiff_t j = 0; j < cols; ++j) to[j * P + r] = from[r * stride + j];
-  }
-}
-
-template <class T>
-PTQ_TARGET inline void transpose_out(const T* from, std::ptrdiff_t rows, std::ptrdiff_t cols, T* to, std::ptrdiff_t stride) {
-  constexpr std::ptrdiff_t P = Panel<T>::P;
-  for (std::ptrdiff_t j = 0; j + 4 <= cols; j += 4) {
-    const T* a = from + j * P;
-    for (std::ptrdiff_t r = 0; r < rows; ++r) {
-      T* y = to + r * stride + j;
-      y[0] = a[r], y[1] = a[P + r], y[2] = a[2 * P + r], y[3] = a[3 * P + r];
-    }
-  }
-  for (std::ptrdiff_t j = cols / 4 * 4; j < cols; ++j) {
-    for (std::ptrdiff_t r = 0; r < rows; ++r) to[r * stride + j] = from[j * P + r];
+    for (std::ptrdiff_t c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
   }
 }
 
@@ -190,17 +198,23 @@ PTQ_TARGET inline void tile(const ColumnBlock<T>& b, std::ptrdiff_t r, std::ptrd
   }
 }
 
+/// Codes of a panel as integers, in place of the counts, then transposed out.
 template <class T>
 PTQ_TARGET inline void write_codes(const ColumnBlock<T>& b, std::ptrdiff_t r, std::ptrdiff_t rows, const Panel<T>& p) {
-  constexpr std::ptrdiff_t P = Panel<T>::P;
+  constexpr std::ptrdiff_t P = Panel<T>::P, lanes = Simd<T>::lanes;
+  const std::ptrdiff_t n = b.w.cols;
   const std::int32_t base = b.table.levels != nullptr ? 0 : b.grid.codes.lo;
-  for (std::ptrdiff_t i = 0; i < rows; ++i) {
-    if (b.codes.bytes == 1) {
-      auto* y = static_cast<std::uint8_t*>(b.codes.data) + (r + i) * b.codes.stride;
-      for (std::ptrdiff_t j = 0; j < b.w.cols; ++j) y[j] = static_cast<std::uint8_t>(static_cast<std::int32_t>(p.code[j * P + i]) + base);
-    } else {
-      auto* y = static_cast<std::int32_t*>(b.codes.data) + (r + i) * b.codes.stride;
-      for (std::ptrdiff_t j = 0; j < b.w.cols; ++j) y[j] = static_cast<std::int32_t>(p.code[j * P + i]) + base;
+  auto* whole = reinterpret_cast<std::int32_t*>(p.code);
+  for (std::ptrdiff_t i = 0; i < n * P; i += lanes) {
+    const auto code = __builtin_convertvector(load(p.code + i), typename Simd<T>::Code) + base;
+    __builtin_memcpy(whole + i, &code, sizeof code);
+  }
+  if (b.codes.bytes == 4) {
+    transpose(whole, P, n, rows, static_cast<std::int32_t*>(b.codes.data) + r * b.codes.stride, b.codes.stride);
+  } else {
+    auto* y = static_cast<std::uint8_t*>(b.codes.data) + r * b.codes.stride;
+    for (std::ptrdiff_t j = 0; j < n; ++j) {
+      for (std::ptrdiff_t i = 0; i < rows; ++i) y[i * b.codes.stride + j] = static_cast<std::uint8_t>(whole[j * P + i]);
     }
   }
 }
@@ -231,15 +245,15 @@ PTQ_TARGET inline Status walk(const ColumnBlock<T>& b, Rows rows, T* scratch) {
     }
     for (std::ptrdiff_t i = 0; i < P; ++i) p.live[i] = i < live ? T(1) : T(0);
     const View<const T>& start = b.x.data != nullptr ? b.x : b.w;
-    transpose_in(b.w.row(r), b.w.stride, live, n, p.e);
-    transpose_in(start.row(r), start.stride, live, n, p.x);
+    transpose(b.w.row(r), b.w.stride, live, n, p.e, P);
+    transpose(start.row(r), start.stride, live, n, p.x, P);
     if constexpr (mode != Mode::none) load_grid(b, r, live, p);
     std::ptrdiff_t j = 0;
     for (; j + tile_columns <= n; j += tile_columns) tile<T, tile_columns, mode>(b, r, live, j, p, probed);
     for (; j < n; ++j) tile<T, 1, mode>(b, r, live, j, p, probed);
-    if (b.q.data != nullptr) transpose_out(p.q, live, n, b.q.row(r), b.q.stride);
-    if (b.e.data != nullptr) transpose_out(p.e, live, n, b.e.row(r), b.e.stride);
-    if (b.seen.data != nullptr) transpose_out(p.x, live, n, b.seen.row(r), b.seen.stride);
+    if (b.q.data != nullptr) transpose(p.q, P, n, live, b.q.row(r), b.q.stride);
+    if (b.e.data != nullptr) transpose(p.e, P, n, live, b.e.row(r), b.e.stride);
+    if (b.seen.data != nullptr) transpose(p.x, P, n, live, b.seen.row(r), b.seen.stride);
     if (b.codes.data != nullptr) write_codes(b, r, live, p);
     if (++pending == panels_a_flush) flush_loss(b, p), pending = 0;
   }

@@ -105,15 +105,20 @@ PTQ_INLINE void round_row(const T* w, std::ptrdiff_t cols, std::ptrdiff_t row, c
   }
 }
 
+/// Whether values go past the caches: they are many, nothing else is written, and every vector of them is aligned.
+template <class T>
+PTQ_TARGET inline bool streams(View<const T> w, View<T> values, Codes codes, std::ptrdiff_t group) {
+  constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
+  constexpr std::size_t far_beyond_cache = std::size_t{16} << 20;
+  if (PTQ_LEVEL == 0 || values.data == nullptr || codes.data != nullptr || static_cast<const T*>(values.data) == w.data) return false;
+  return static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(w.cols) * sizeof(T) >= far_beyond_cache &&
+         reinterpret_cast<std::uintptr_t>(values.data) % PTQ_VECTOR_BYTES == 0 && values.stride % lanes == 0 && group % lanes == 0;
+}
+
 template <class T, bool Learned>
 PTQ_TARGET inline Status round_rows(View<const T> w, const Grid<T>& grid, View<T> values, Codes codes, Rows rows,
                                     const Coordinates<T>& coordinates) {
-  constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
-  constexpr std::size_t far_beyond_cache = std::size_t{16} << 20;
-  const bool large = static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(w.cols) * sizeof(T) >= far_beyond_cache;
-  const bool streaming = PTQ_LEVEL > 0 && large && codes.data == nullptr && values.data != nullptr && values.data != w.data &&
-                         reinterpret_cast<std::uintptr_t>(values.data) % PTQ_VECTOR_BYTES == 0 && values.stride % lanes == 0 &&
-                         (grid.g_idx != nullptr || grid.group % lanes == 0);
+  const bool streaming = streams(w, values, codes, grid.g_idx != nullptr ? 0 : grid.group);
   typename Simd<T>::V probed{};
   for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) {
     const RowOutput<T> out{values.data == nullptr ? nullptr : values.row(r),
@@ -143,6 +148,7 @@ PTQ_TARGET Status fake_quantize_dynamic(View<const T> x, std::ptrdiff_t group, c
                                         T* scale, std::int32_t* zero, Rows rows) {
   const std::ptrdiff_t groups = (x.cols + group - 1) / group;
   const CodeRange range = formula::code_range(convention);
+  const bool streaming = streams(x, values, codes, group == x.cols ? 0 : group);
   bool good = true;
   typename Simd<T>::V ignored{};
   for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) {
@@ -157,9 +163,14 @@ PTQ_TARGET Status fake_quantize_dynamic(View<const T> x, std::ptrdiff_t group, c
       formula::grid(convention, lo, hi, s, z);
       if (scale != nullptr) scale[r * groups + g] = s;
       if (zero != nullptr) zero[r * groups + g] = z;
-      round_run<T, false, false>(x.row(r), c, n, spread(s, z, range), out, ignored);
+      if (streaming) {
+        round_run<T, false, true>(x.row(r), c, n, spread(s, z, range), out, ignored);
+      } else {
+        round_run<T, false, false>(x.row(r), c, n, spread(s, z, range), out, ignored);
+      }
     }
   }
+  if (streaming) fence();
   return good ? Status::ok : Status::non_finite;
 }
 

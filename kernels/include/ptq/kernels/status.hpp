@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace ptq::kernels {
 
@@ -44,7 +45,10 @@ struct View {
   std::ptrdiff_t rows = 0, cols = 0, stride = 0;
 
   constexpr T* row(std::ptrdiff_t r) const { return data + r * stride; }
-  constexpr operator View<const T>() const { return {data, rows, cols, stride}; }
+  template <class U, std::enable_if_t<std::is_same_v<U, const T> && !std::is_const_v<T>, int> = 0>
+  constexpr operator View<U>() const {
+    return {data, rows, cols, stride};
+  }
 };
 
 /// Half-open range of rows, so that threads of the caller can share a matrix.
