@@ -143,6 +143,25 @@ TEST_CASE("a collection keeps all runs, full precision first, and a run done aga
   CHECK(folder.names() == std::set<std::string>{"r.h5", "r.h5.d", "r.h5.lock"});
 }
 
+TEST_CASE("a run evaluated again on another text keeps what it found on the first", "[results]") {
+  const TemporaryFolder folder("results");
+  const auto results = folder / "r.h5";
+  save(results, quantized());
+  Run again = quantized();
+  again.evaluations = {again.evaluations[0]};
+  again.evaluations[0].perplexity = 33;
+  again.evaluations.push_back({"ptb", "gptq", 1, 512, 512, 50.0, std::nullopt, std::nullopt, std::nullopt, {3.9}});
+  save(results, again);
+  const Run both = load(results).front();
+  REQUIRE(both.evaluations.size() == 3);
+  CHECK(both.evaluations[0] == again.evaluations[0]);
+  CHECK(both.evaluations[1] == quantized().evaluations[1]);
+  CHECK(both.evaluations[2] == again.evaluations[1]);
+  std::ofstream(run_file(results, "beef01")) << "damaged";  // replaced, since the run is at hand
+  save(results, again);
+  CHECK(load(results).front() == again);
+}
+
 TEST_CASE("the same runs give the same collection, byte for byte", "[results]") {
   const TemporaryFolder folder("results");
   for (const char* name : {"a.h5", "b.h5"}) {
@@ -248,20 +267,27 @@ TEST_CASE("files that break the schema are named", "[results]") {
 }
 
 TEST_CASE("tables show what the runs hold", "[results]") {
-  const std::vector<Run> runs{reference(), quantized()};
+  std::vector<Run> runs{reference(), quantized()};
+  runs[0].model = runs[1].model;
   CHECK(table(runs) ==
         "recipe          bits/weight   wikitext2:2x512        difference  books_test:1x256 (tail)  difference  seconds\n"
         "──────────────  ───────────  ────────────────  ────────────────  ───────────────────────  ──────────  ───────\n"
         "full precision            -  30.6403 ± 1.2500                 -                        -           -     12.3\n"
         "gptq int4:g64         4.562  32.0000 ± 1.5000  +1.3597 ± 0.1250               1.2346e+05     +7.0000     61.0\n");
   CHECK(table({}) == "recipe  bits/weight  seconds\n──────  ───────────  ───────\n");
+  Run other = reference();
+  other.model = {{"path", "/models/llama_books/"}, {"digest", "other"}};
+  const std::vector<Run> two_models{quantized(), other};
+  CHECK_THAT(table(two_models), ContainsSubstring("\nc.gguf: gptq int4:g64 ") && ContainsSubstring("\nllama_books: full precision "));
   Run odd = reference();
   odd.label = "a|b, \"c\"\nd";
   CHECK(table(std::vector{odd}, Format::markdown) ==
         "| recipe      | bits/weight |  wikitext2:2x512 | difference | seconds |\n"
         "| ----------- | ----------: | ---------------: | ---------: | ------: |\n"
         "| a\\|b, \"c\" d |           - | 30.6403 ± 1.2500 |          - |    12.3 |\n");
-  CHECK(table(std::vector{odd, quantized()}, Format::csv) ==
+  Run plain = quantized();
+  plain.model = odd.model;
+  CHECK(table(std::vector{odd, plain}, Format::csv) ==
         "label,bits_per_weight,wikitext2:2x512 perplexity,wikitext2:2x512 standard_error,wikitext2:2x512 difference,"
         "wikitext2:2x512 difference_standard_error,books_test:1x256 (tail) perplexity,books_test:1x256 (tail) standard_error,"
         "books_test:1x256 (tail) difference,books_test:1x256 (tail) difference_standard_error,seconds\n"

@@ -27,6 +27,11 @@ struct Evaluation {
   std::vector<double> nll{};                          ///< (windows) mean negative log-likelihood of each, nats a token
 
   bool operator==(const Evaluation&) const = default;
+
+  /// Whether both are of the same windows of a text of that name.
+  [[nodiscard]] bool same_windows(const Evaluation& other) const {
+    return text == other.text && protocol == other.protocol && windows == other.windows && window == other.window;
+  }
 };
 
 struct Linear {
@@ -47,6 +52,13 @@ struct Block {
 
   bool operator==(const Block&) const = default;
 };
+
+/// The text of that name, or "".
+[[nodiscard]] inline std::string find(const Texts& texts, const std::string& name) {
+  for (const auto& [key, text] : texts)
+    if (key == name) return text;
+  return "";
+}
 
 /// One recipe on one model.
 struct Run {

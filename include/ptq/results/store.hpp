@@ -72,15 +72,38 @@ inline void collect(const std::filesystem::path& results, const io::FileLock& he
   file.save(results);
 }
 
-/// Saves a run in its own file, then the collection; each atomically. The lock is held by the caller, or taken here, where another
-/// program that is saving just now is waited for.
+/// The run with the evaluations that an earlier run of the same digest, so of the same bytes, made on other texts. An earlier file that
+/// cannot be read is as good as none: it is about to be replaced.
+[[nodiscard]] inline Run with_earlier_evaluations(Run run, const std::filesystem::path& earlier) {
+  if (!std::filesystem::exists(earlier)) return run;
+  std::vector<Evaluation> all;
+  try {
+    all = get_run(io::Hdf5Reader(earlier, io::Hdf5Origin::ours)).evaluations;
+  } catch (const Error&) {
+    return run;
+  }
+  for (Evaluation& e : run.evaluations) {
+    const auto same = std::find_if(all.begin(), all.end(), [&](const Evaluation& old) { return old.same_windows(e); });
+    if (same == all.end()) {
+      all.push_back(std::move(e));
+    } else {
+      *same = std::move(e);
+    }
+  }
+  run.evaluations = std::move(all);
+  return run;
+}
+
+/// Saves a run in its own file, then the collection; each atomically. What an earlier run of the same digest found on other texts is kept.
+/// The lock is held by the caller, or taken here, where another program that is saving just now is waited for.
 inline void save(const std::filesystem::path& results, const Run& run, const io::FileLock& held) {
   std::error_code error;
   std::filesystem::create_directories(runs_folder(results), error);
   if (error) fail(runs_folder(results).string(), ": cannot be made: ", error.message());
+  const std::filesystem::path target = run_file(results, run.digest);
   io::Hdf5Writer file;
-  put_run(file, run);
-  file.save(run_file(results, run.digest));
+  put_run(file, with_earlier_evaluations(run, target));
+  file.save(target);
   collect(results, held);
 }
 inline void save(const std::filesystem::path& results, const Run& run) {

@@ -73,6 +73,15 @@ using Row = std::vector<std::string>;
   return names;
 }
 
+/// The label, after the model's name where the runs are of several models.
+[[nodiscard]] inline std::string row_name(const Run& run, std::span<const Run> runs) {
+  const auto same_model = [&](const Run& other) { return find(other.model, "digest") == find(run.model, "digest"); };
+  if (std::all_of(runs.begin(), runs.end(), same_model)) return run.label;
+  std::string path = find(run.model, "path");
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.rfind('/') + 1) + ": " + run.label;
+}
+
 [[nodiscard]] inline std::vector<Row> rows(std::span<const Run> runs, bool every_digit) {
   const std::vector<std::string> texts = column_names(runs);
   std::vector<Row> all(1, {every_digit ? "label" : "recipe", every_digit ? "bits_per_weight" : "bits/weight"});
@@ -87,7 +96,7 @@ using Row = std::vector<std::string>;
   }
   all[0].push_back("seconds");
   for (const Run& run : runs) {
-    Row row{run.label, every_digit ? exact(run.bits_per_weight) : run.bits_per_weight ? decimal(*run.bits_per_weight, 3) : "-"};
+    Row row{row_name(run, runs), every_digit ? exact(run.bits_per_weight) : run.bits_per_weight ? decimal(*run.bits_per_weight, 3) : "-"};
     for (const std::string& text : texts) {
       Evaluation none;
       const Evaluation* e = &none;
