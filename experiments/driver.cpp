@@ -207,7 +207,6 @@ results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
       return perplexity(*s.model.transformer, s.model.transformer->load_head(), text.windows, float_operators(*s.model.transformer), options);
     }));
     run.evaluations.push_back(to_result(text, s.reference.back(), nullptr));
-    d.field("text", text.digest).field("window", text.length).field("count", text.count).field("protocol", text.protocol);
     progress.end(cat("perplexity ", results::detail::decimal(run.evaluations.back().perplexity, 4), found ? ", from the cache" : ""));
   }
   run.digest = d.hex().substr(0, 24);
