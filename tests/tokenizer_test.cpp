@@ -367,6 +367,38 @@ TEST_CASE("Folders and files that hold no tokenizer are refused by name") {
   CHECK_THAT(error_of([&] { (void)open_tokenizer(folder.path); }), ContainsSubstring("not a SentencePiece model"));
 }
 
+TEST_CASE("A SentencePiece model whose character map leads outside is refused before the library walks it") {
+  // One unit, the root: its children would lie at offset ^ label, beyond the array; then a map whose size is a lie.
+  const auto model = [](const std::string& map) {
+    ptq::io::detail::ProtoWriter normalizer, proto;
+    normalizer.text(1, "nmt_nfkc");
+    normalizer.text(2, map);
+    proto.bytes = ptq::io::sentencepiece_proto(gguf_vocabulary("llama"));
+    proto.text(3, normalizer.bytes);
+    return error_of(
+        [&] { (void)ptq::io::sentencepiece_from_proto(proto.bytes, {}, ptq::io::DummyPrefix::every_part, "m.model", {}).encode("abc"); });
+  };
+  ptq::test::Bytes leaves, lies, whole;
+  leaves.add<std::uint32_t>(4).add<std::uint32_t>(1U << 20U).raw(std::string("x\0", 2));
+  lies.add<std::uint32_t>(4000).add<std::uint32_t>(0).raw(std::string("x\0", 2));
+  CHECK_THAT(model(leaves.data), ContainsSubstring("a branch leaves it"));
+  CHECK_THAT(model(lies.data), ContainsSubstring("its size"));
+  // A sound map of one entry, "a" to "b": the root's children from unit 256 on; "a" at 256 ^ 'a', its value at 512.
+  std::vector<std::uint32_t> units(768, 0x80000000U);
+  units[0] = 256U << 10U;
+  units[256U ^ 'a'] = ((256U ^ 'a') ^ 512U) << 10U | 1U << 8U | 'a';
+  units[512] = 0x80000000U;
+  whole.add<std::uint32_t>(768 * 4);
+  for (const std::uint32_t unit : units) whole.add(unit);
+  whole.raw(std::string("b\0", 2));
+  CHECK(model(whole.data) == "no error");
+  units[512] = 0x80000002U;  // points behind the strings
+  ptq::test::Bytes beyond;
+  beyond.add<std::uint32_t>(768 * 4);
+  for (const std::uint32_t unit : units) beyond.add(unit);
+  CHECK_THAT(model(beyond.raw(std::string("b\0", 2)).data), ContainsSubstring("a value leaves it"));
+}
+
 TEST_CASE("A small GGUF vocabulary of either kind works, and its faults are named") {
   using ptq::io::byte_level_from_gguf;
   using ptq::io::sentencepiece_from_gguf;

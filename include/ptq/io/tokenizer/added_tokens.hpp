@@ -1,8 +1,6 @@
 // Tokens that are cut out of a text before anything else happens to it: <s>, <|im_start|>, runs of blanks that a vocabulary adds.
 #pragma once
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include <ptq/core/error.hpp>
+#include <ptq/io/tokenizer/unicode.hpp>
 #include <ptq/io/tokenizer/utf8.hpp>
 #include <ptq/io/tokenizer/vocabulary.hpp>
 
@@ -30,31 +29,6 @@ struct AddedToken {
 };
 
 namespace detail {
-
-[[nodiscard]] inline bool is_white_space(char32_t c) {
-  return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-[[nodiscard]] inline bool is_word_character(char32_t c) {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC:
-      return true;
-    default:
-      return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) ||
-             (c >= 0x1F130 && c <= 0x1F189);  // joiners, letters in circles and squares
-  }
-}
 
 /// The character that ends before `at`.
 [[nodiscard]] inline CodePoint code_point_before(std::string_view text, std::size_t at) {
@@ -107,19 +81,19 @@ class AddedTokens {
 
  private:
   [[nodiscard]] static bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) {
-    return (begin == 0 || !detail::is_word_character(detail::code_point_before(text, begin).value)) &&
-           (end == text.size() || !detail::is_word_character(code_point(text, end).value));
+    return (begin == 0 || !is_word_character(detail::code_point_before(text, begin).value)) &&
+           (end == text.size() || !is_word_character(code_point(text, end).value));
   }
   [[nodiscard]] static std::size_t space_before(std::string_view text, std::size_t at) {
     while (at > 0) {
       const CodePoint point = detail::code_point_before(text, at);
-      if (!detail::is_white_space(point.value)) break;
+      if (!is_white_space(point.value)) break;
       at -= point.length;
     }
     return at;
   }
   [[nodiscard]] static std::size_t space_after(std::string_view text, std::size_t at) {
-    while (at < text.size() && detail::is_white_space(code_point(text, at).value)) at += code_point(text, at).length;
+    while (at < text.size() && is_white_space(code_point(text, at).value)) at += code_point(text, at).length;
     return at;
   }
 

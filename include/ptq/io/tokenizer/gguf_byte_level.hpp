@@ -37,6 +37,22 @@ struct BytePreTokenizer {
   fail(origin, ": pre-tokenizer \"", name, "\" is not supported (supported: default, gpt-2, smollm, llama-bpe, qwen2)");
 }
 
+/// The post-processor that sets tokens around a text as `facts` say.
+[[nodiscard]] inline json around_texts(const GgufVocabulary& v, const TokenizerFacts& facts) {
+  json around = json::array(), names = json::object();
+  const auto token = [&](std::int32_t id) {
+    const std::string& name = v.tokens[static_cast<std::size_t>(id)];
+    around.push_back({{"SpecialToken", {{"id", name}, {"type_id", 0}}}});
+    names[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+  };
+  for (const std::int32_t id : facts.before) token(id);
+  around.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
+  for (const std::int32_t id : facts.after) token(id);
+  json pair = around;
+  pair.push_back({{"Sequence", {{"id", "B"}, {"type_id", 1}}}});
+  return {{"type", "TemplateProcessing"}, {"single", std::move(around)}, {"pair", std::move(pair)}, {"special_tokens", std::move(names)}};
+}
+
 /// The vocabulary as the tokenizer.json that says the same. Fails when a merge is malformed, and on an unknown pre-tokenizer.
 [[nodiscard]] inline json byte_level_document(const GgufVocabulary& v) {
   const BytePreTokenizer pre = byte_pre_tokenizer(v.pre, v.origin);
@@ -65,26 +81,13 @@ struct BytePreTokenizer {
     steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
   steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
 
-  const TokenizerFacts facts = facts_of(v, pre.bos);
-  json around = json::array(), names = json::object();
-  const auto token = [&](std::int32_t id) {
-    const std::string& name = v.tokens[static_cast<std::size_t>(id)];
-    around.push_back({{"SpecialToken", {{"id", name}, {"type_id", 0}}}});
-    names[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
-  };
-  for (const std::int32_t id : facts.before) token(id);
-  around.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
-  for (const std::int32_t id : facts.after) token(id);
-  json pair = around;
-  pair.push_back({{"Sequence", {{"id", "B"}, {"type_id", 1}}}});
-
   json document = json::object();
   document["version"] = "1.0";
   document["truncation"] = document["padding"] = nullptr;
   document["added_tokens"] = std::move(added);
   document["normalizer"] = pre.nfc ? json{{"type", "NFC"}} : json(nullptr);
   document["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
-  document["post_processor"] = {{"type", "TemplateProcessing"}, {"single", around}, {"pair", pair}, {"special_tokens", names}};
+  document["post_processor"] = around_texts(v, facts_of(v, pre.bos));
   document["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
   document["model"] = {{"type", "BPE"},
                        {"dropout", nullptr},

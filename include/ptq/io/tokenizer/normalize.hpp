@@ -1,21 +1,16 @@
-// Normalizers of tokenizer.json: what happens to a text before it is cut into words. The one door to utf8proc.
+// Normalizers of tokenizer.json: what happens to a text before it is cut into words.
 #pragma once
 
-#include <utf8proc.h>
-
-#include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <ptq/core/error.hpp>
 #include <ptq/io/tokenizer/byte_alphabet.hpp>
 #include <ptq/io/tokenizer/regex.hpp>
+#include <ptq/io/tokenizer/unicode.hpp>
 
 namespace ptq::io {
 
@@ -66,24 +61,11 @@ namespace normalize {
   };
 }
 
-/// Unicode normalization form NFC, NFD, NFKC or NFKD (Unicode Standard Annex 15); nullptr for another name.
-[[nodiscard]] inline Normalizer unicode(std::string_view form) {
-  unsigned options = 0;
-  if (form == "NFC" || form == "NFKC") options = UTF8PROC_COMPOSE;
-  if (form == "NFD" || form == "NFKD") options = UTF8PROC_DECOMPOSE;
-  if (options == 0) return nullptr;
-  if (form.starts_with("NFK")) options |= UTF8PROC_COMPAT;
-  options |= UTF8PROC_STABLE;
-  return [options](std::string_view text) {
-    const bool ascii = std::none_of(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0x80U) != 0; });
-    if (ascii) return std::string(text);
-    utf8proc_uint8_t* raw = nullptr;
-    const utf8proc_ssize_t size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                               static_cast<utf8proc_ssize_t>(text.size()), &raw, static_cast<utf8proc_option_t>(options));
-    const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(raw, std::free);
-    if (size < 0) fail("a text could not be normalized: ", utf8proc_errmsg(size));
-    return std::string(reinterpret_cast<const char*>(raw), static_cast<std::size_t>(size));
-  };
+/// NFC, NFD, NFKC or NFKD by name; nullptr for another name.
+[[nodiscard]] inline Normalizer unicode(std::string_view name) {
+  const auto form = normalization_form(name);
+  if (!form) return nullptr;
+  return [form = *form](std::string_view text) { return normalized(text, form); };
 }
 
 /// Each byte as its character in GPT-2's alphabet.

@@ -2,8 +2,6 @@
 // so that a long text needs no list of words.
 #pragma once
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <functional>
@@ -15,6 +13,7 @@
 #include <ptq/core/error.hpp>
 #include <ptq/io/tokenizer/byte_alphabet.hpp>
 #include <ptq/io/tokenizer/regex.hpp>
+#include <ptq/io/tokenizer/unicode.hpp>
 #include <ptq/io/tokenizer/utf8.hpp>
 
 namespace ptq::io {
@@ -154,12 +153,7 @@ enum class PrependScheme { never, first, always };
 
 /// Numbers (general categories Nd, Nl, No) apart from other text, and from each other where `individual`.
 [[nodiscard]] inline PreTokenizer digits(bool individual) {
-  const auto is_number = [](char32_t c) {
-    if (c < 0x80) return c >= '0' && c <= '9';
-    const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-    return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
-  };
-  return split(cut(is_number), individual ? SplitBehavior::isolated : SplitBehavior::contiguous, false);
+  return split(cut(std::function<bool(char32_t)>(is_number)), individual ? SplitBehavior::isolated : SplitBehavior::contiguous, false);
 }
 
 }  // namespace pre_tokenize

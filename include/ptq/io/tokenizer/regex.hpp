@@ -98,7 +98,7 @@ namespace detail {
 
 }  // namespace detail
 
-/// A compiled pattern; copies share it. Matching is thread-safe: each Regex::Search owns its match data.
+/// A compiled pattern; copies share it. Matching is thread-safe.
 class Regex {
  public:
   /// `origin` names the file in errors.
@@ -123,19 +123,13 @@ class Regex {
   /// Calls found(begin, end) for each match from left to right; the text must be valid UTF-8. An empty match moves on by a character.
   template <class Found>
   void for_each_match(std::string_view text, Found&& found) const {
-    const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-    const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(pcre2_match_context_create(nullptr),
-                                                                                       pcre2_match_context_free);
-    const std::unique_ptr<pcre2_jit_stack, void (*)(pcre2_jit_stack*)> stack(pcre2_jit_stack_create(32 << 10, 16 << 20, nullptr),
-                                                                             pcre2_jit_stack_free);
-    if (data == nullptr || context == nullptr) fail("PCRE2 found no memory for a match");
-    if (stack != nullptr) pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+    static thread_local const Scratch scratch;
     for (std::size_t at = 0; at <= text.size();) {
-      const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, data.get(),
-                                    context.get());
+      const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK,
+                                    scratch.data.get(), scratch.context.get());
       if (count == PCRE2_ERROR_NOMATCH) return;
       if (count < 0) fail("the pattern \"", pattern_, "\" failed at byte ", at, " of a text: ", message(count));
-      const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
+      const PCRE2_SIZE* span = pcre2_get_ovector_pointer(scratch.data.get());
       const std::size_t begin = span[0], end = span[1];
       if (end < begin || begin < at) fail("the pattern \"", pattern_, "\" sets a match outside its text (\\K), which is not supported");
       found(begin, end);
@@ -148,6 +142,19 @@ class Regex {
   }
 
  private:
+  /// What a match needs, kept for the next: a stack for compiled code is mapped memory, too dear to make for every word.
+  struct Scratch {
+    std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data{pcre2_match_data_create(1, nullptr), pcre2_match_data_free};
+    std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context{pcre2_match_context_create(nullptr),
+                                                                                 pcre2_match_context_free};
+    std::unique_ptr<pcre2_jit_stack, void (*)(pcre2_jit_stack*)> stack{pcre2_jit_stack_create(32 << 10, 16 << 20, nullptr),
+                                                                       pcre2_jit_stack_free};
+    Scratch() {
+      if (data == nullptr || context == nullptr) fail("PCRE2 found no memory for a match");
+      if (stack != nullptr) pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+    }
+  };
+
   [[nodiscard]] static std::string message(int code) {
     std::array<PCRE2_UCHAR, 256> buffer{};
     pcre2_get_error_message(code, buffer.data(), buffer.size());

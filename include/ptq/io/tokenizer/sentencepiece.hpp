@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,7 @@
 #include <ptq/core/error.hpp>
 #include <ptq/io/tokenizer/added_tokens.hpp>
 #include <ptq/io/tokenizer/gguf_vocabulary.hpp>
+#include <ptq/io/tokenizer/sentencepiece_check.hpp>
 #include <ptq/io/tokenizer/tokenizer.hpp>
 
 namespace ptq::io {
@@ -123,8 +125,13 @@ class SentencePieceModel : public Tokenizer::Model {
 
  private:
   static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& proto, std::string_view origin) {
-    const auto status = processor.LoadFromSerializedProto(proto);
-    if (!status.ok()) fail(origin, ": not a SentencePiece model: ", status.ToString());
+    std::string trouble;
+    try {
+      if (const auto status = processor.LoadFromSerializedProto(proto); !status.ok()) trouble = status.ToString();
+    } catch (const std::exception& error) {  // of the trie inside
+      trouble = error.what();
+    }
+    if (!trouble.empty()) fail(origin, ": not a SentencePiece model: ", trouble);
   }
 
   DummyPrefix prefix_;
@@ -136,6 +143,7 @@ class SentencePieceModel : public Tokenizer::Model {
 /// From a tokenizer.model. BOS is set before a text unless the caller changes the facts, as the LLaMA tokenizers do.
 [[nodiscard]] inline Tokenizer sentencepiece_from_proto(const std::string& proto, const std::vector<AddedToken>& added, DummyPrefix prefix,
                                                         const std::string& origin, TokenizerFacts facts) {
+  check_sentencepiece_proto(proto, origin);
   auto model = std::make_shared<SentencePieceModel>(proto, added, prefix, origin);
   const auto& processor = model->processor();
   const auto optional = [](int id) { return id < 0 ? std::nullopt : std::optional<std::int32_t>(id); };
