@@ -279,6 +279,10 @@ TEST_CASE("tables show what the runs hold", "[results]") {
   other.model = {{"path", "/models/llama_books/"}, {"digest", "other"}};
   const std::vector<Run> two_models{quantized(), other};
   CHECK_THAT(table(two_models), ContainsSubstring("\nc.gguf: gptq int4:g64 ") && ContainsSubstring("\nllama_books: full precision "));
+  Run third = quantized();
+  third.label = "third";
+  const std::string mixed = table(std::vector{quantized(), other, third});
+  CHECK(mixed.find("c.gguf: third") < mixed.find("llama_books: full precision"));  // the rows of a model stand together
   Run odd = reference();
   odd.label = "a|b, \"c\"\nd";
   CHECK(table(std::vector{odd}, Format::markdown) ==

@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
@@ -82,6 +83,19 @@ using Row = std::vector<std::string>;
   return path.substr(path.rfind('/') + 1) + ": " + run.label;
 }
 
+/// The runs of one model together, models in the order of their first run.
+[[nodiscard]] inline std::vector<const Run*> by_model(std::span<const Run> runs) {
+  std::vector<std::string> models;
+  const auto rank = [&](const Run* run) { return std::find(models.begin(), models.end(), find(run->model, "digest")) - models.begin(); };
+  std::vector<const Run*> sorted;
+  for (const Run& run : runs) {
+    sorted.push_back(&run);
+    if (rank(&run) == static_cast<std::ptrdiff_t>(models.size())) models.push_back(find(run.model, "digest"));
+  }
+  std::stable_sort(sorted.begin(), sorted.end(), [&](const Run* a, const Run* b) { return rank(a) < rank(b); });
+  return sorted;
+}
+
 [[nodiscard]] inline std::vector<Row> rows(std::span<const Run> runs, bool every_digit) {
   const std::vector<std::string> texts = column_names(runs);
   std::vector<Row> all(1, {every_digit ? "label" : "recipe", every_digit ? "bits_per_weight" : "bits/weight"});
@@ -95,7 +109,8 @@ using Row = std::vector<std::string>;
     }
   }
   all[0].push_back("seconds");
-  for (const Run& run : runs) {
+  for (const Run* pointer : by_model(runs)) {
+    const Run& run = *pointer;
     Row row{row_name(run, runs), every_digit ? exact(run.bits_per_weight) : run.bits_per_weight ? decimal(*run.bits_per_weight, 3) : "-"};
     for (const std::string& text : texts) {
       Evaluation none;
