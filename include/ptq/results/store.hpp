@@ -43,7 +43,8 @@ inline void require_writable(const std::filesystem::path& results) {
     try {
       (void)load(results);
     } catch (const Error& reason) {
-      fail(results.string(), ": exists and is not replaced, for it holds no results (", reason.what(), ")");
+      fail(results.string(), ": exists and is not replaced, for it holds no results of ours (", reason.what(),
+           "); name another file, or move it away, whereupon it is made again from ", runs_folder(results).string());
     }
   }
   std::filesystem::create_directories(runs_folder(results), error);
