@@ -223,6 +223,7 @@ TEST_CASE("c4 and c4-new: whole documents, or the first 1100 as one text") {
   const Text joined = load_text("c4-new", TextRole::evaluation, {folder.path});
   CHECK(!joined.documents);
   CHECK(joined.rows.size() == 1100);
+  CHECK(joined.remark == "the first 1100 of 1319 documents");
   CHECK(joined.joined(0, 2) == rows[0] + " " + rows[1]);
   CHECK(cut_windows(joined, tokenizer(), Protocol::gptq, 64).rows.count() == 256);
   CHECK(cut_windows(all, tokenizer(), Protocol::gptq, 64).rows.count() == 256);

@@ -37,6 +37,8 @@ DOORS = {
     "CLI11": (r"^CLI/", r"^experiments/(driver\.cpp|command_line\.hpp)$", 1),
     "PCRE2": (r"^pcre2", r"^include/ptq/io/", 1),
     "SentencePiece": (r"^sentencepiece", r"^include/ptq/io/", 1),
+    "utf8proc": (r"^utf8proc", r"^include/ptq/io/", 1),
+    "zlib": (r"^zlib", r"^include/ptq/io/", 1),
     "OpenSSL": (r"^openssl/", r"^include/ptq/(core|io)/", 1),
     "Hana": (r"^boost/hana", r"^include/ptq/(core/describe|sweep)\.hpp$", 2),
     "CUDA": (r"^(cuda|cuda_\w+|cublas\w*|cub/.*|mma)(\.h)?$|^nv", r"^kernels/", 10**6),
