@@ -10,6 +10,7 @@ namespace ptq::kernels::cuda {
 namespace {
 
 constexpr int block_threads = 256;
+constexpr int groups_at_once = 2;  // groups a team of lanes works on at once
 constexpr unsigned whole_warp = 0xffffffffu;
 
 /// Where results go; values and codes may be null.
@@ -85,13 +86,14 @@ __device__ inline void reduce_range(float& lo, float& hi) {
 }
 
 /// The range of a whole block, known to every thread. Infinite ends mean: none finite, or an infinity among the values.
+template <int threads>
 __device__ inline void reduce_block(float& lo, float& hi) {
-  __shared__ float least[block_threads / 32], most[block_threads / 32];
+  __shared__ float least[threads / 32], most[threads / 32];
   reduce_range<32>(lo, hi);
   __syncthreads();
   if (threadIdx.x % 32 == 0) least[threadIdx.x / 32] = lo, most[threadIdx.x / 32] = hi;
   __syncthreads();
-  for (int w = 0; w < block_threads / 32; ++w) lo = fminf(lo, least[w]), hi = fmaxf(hi, most[w]);
+  for (int w = 0; w < threads / 32; ++w) lo = fminf(lo, least[w]), hi = fmaxf(hi, most[w]);
 }
 
 __device__ inline void widen(float x, float& lo, float& hi, bool& good) { good = good && sound(x), lo = fminf(lo, x), hi = fmaxf(hi, x); }
@@ -151,43 +153,55 @@ __global__ void __launch_bounds__(block_threads)
 
 // ---- a grid of each row or group from its own range
 
-/// `width` lanes share a group of 4 x width x vectors columns at most, held in registers.
-template <int width, int vectors>
+/// `width` lanes share a group of at most 4 x width x vectors columns, held in registers; they do `batch` groups, whose loads overlap.
+template <int width, int vectors, int batch>
 __global__ void __launch_bounds__(block_threads)
     group_kernel(const float* __restrict__ x, long long rows, long long cols, long long stride, long long group, long long groups,
                  Convention convention, Output out, float* scale, int* zero) {
   const CodeRange codes = formula::code_range(convention);
-  const long long total = rows * groups, lane = threadIdx.x % width;
+  const long long total = rows * groups, lane = threadIdx.x % width, teams = static_cast<long long>(gridDim.x) * (block_threads / width);
+  const long long first = (static_cast<long long>(blockIdx.x) * block_threads + threadIdx.x) / width;
   bool good = true;
-  const long long at = (static_cast<long long>(blockIdx.x) * block_threads + threadIdx.x) / width;
-  const bool active = at < total;
-  const long long r = active ? at / groups : 0, g = active ? at % groups : 0, begin = g * group;
-  const long long n = !active ? 0 : begin + group < cols ? group : cols - begin;
-  const float* row = x + r * stride + begin;
-  float4 v[vectors];
-  float lo = INFINITY, hi = -INFINITY, s;
-  int z;
+  float4 v[batch][vectors];
+  long long row[batch], begin[batch], n[batch];
 #pragma unroll
-  for (int i = 0; i < vectors; ++i) {
-    const long long c = (static_cast<long long>(i) * width + lane) * 4;
-    if (c < n) v[i] = __ldcs(reinterpret_cast<const float4*>(row + c)), widen(v[i], lo, hi, good);
+  for (int k = 0; k < batch; ++k) {
+    const long long at = first + k * teams;
+    row[k] = at < total ? at / groups : 0;
+    begin[k] = at < total ? (at - row[k] * groups) * group : 0;
+    n[k] = at >= total ? 0 : begin[k] + group < cols ? group : cols - begin[k];
+#pragma unroll
+    for (int i = 0; i < vectors; ++i) {
+      const long long c = (i * width + lane) * 4;
+      if (c < n[k]) v[k][i] = __ldcs(reinterpret_cast<const float4*>(x + row[k] * stride + begin[k] + c));
+    }
   }
-  reduce_range<width>(lo, hi);
-  formula::grid(convention, lo, hi, s, z);
-  if (active && lane == 0 && scale != nullptr) scale[at] = s;
-  if (active && lane == 0 && zero != nullptr) zero[at] = z;
 #pragma unroll
-  for (int i = 0; i < vectors; ++i) {
-    const long long c = (static_cast<long long>(i) * width + lane) * 4;
-    if (c < n) round_four(out, r, begin + c, v[i], s, z, codes.lo, codes.hi);
+  for (int k = 0; k < batch; ++k) {
+    const long long at = first + k * teams;
+    float lo = INFINITY, hi = -INFINITY, s;
+    int z;
+#pragma unroll
+    for (int i = 0; i < vectors; ++i) {
+      if ((i * width + lane) * 4 < n[k]) widen(v[k][i], lo, hi, good);
+    }
+    reduce_range<width>(lo, hi);
+    formula::grid(convention, lo, hi, s, z);
+    if (n[k] > 0 && lane == 0 && scale != nullptr) scale[at] = s;
+    if (n[k] > 0 && lane == 0 && zero != nullptr) zero[at] = z;
+#pragma unroll
+    for (int i = 0; i < vectors; ++i) {
+      const long long c = (i * width + lane) * 4;
+      if (c < n[k]) round_four(out, row[k], begin[k] + c, v[k][i], s, z, codes.lo, codes.hi);
+    }
   }
   if (!good && out.flag != nullptr) *out.flag = 1;
 }
 
-/// A block takes a row (or a wide group); up to 4 x block_threads x vectors columns stay in registers, longer ones are read again.
-template <int vectors>
-__global__ void __launch_bounds__(block_threads) row_kernel(const float* __restrict__ x, long long cols, long long stride, long long group,
-                                                            long long groups, Convention convention, Output out, float* scale, int* zero) {
+/// A block takes a row (or a wide group); up to 4 x threads x vectors columns stay in registers, longer ones are read again.
+template <int threads, int vectors>
+__global__ void __launch_bounds__(threads) row_kernel(const float* __restrict__ x, long long cols, long long stride, long long group,
+                                                      long long groups, Convention convention, Output out, float* scale, int* zero) {
   const CodeRange codes = formula::code_range(convention);
   const long long r = blockIdx.x / groups, g = blockIdx.x % groups, begin = g * group, n = begin + group < cols ? group : cols - begin;
   const float* row = x + r * stride + begin;
@@ -195,13 +209,13 @@ __global__ void __launch_bounds__(block_threads) row_kernel(const float* __restr
   float4 v[vectors];
   float lo = INFINITY, hi = -INFINITY, s;
   int z;
-  const auto column = [&](long long i) { return (i * block_threads + threadIdx.x) * 4; };
+  const auto column = [&](long long i) { return (i * threads + threadIdx.x) * 4; };
 #pragma unroll
   for (int i = 0; i < vectors; ++i) {
     if (column(i) < n) v[i] = *reinterpret_cast<const float4*>(row + column(i)), widen(v[i], lo, hi, good);
   }
   for (long long i = vectors; column(i) < n; ++i) widen(*reinterpret_cast<const float4*>(row + column(i)), lo, hi, good);
-  reduce_block(lo, hi);
+  reduce_block<threads>(lo, hi);
   formula::grid(convention, lo, hi, s, z);
   if (threadIdx.x == 0 && scale != nullptr) scale[blockIdx.x] = s;
   if (threadIdx.x == 0 && zero != nullptr) zero[blockIdx.x] = z;
@@ -262,7 +276,7 @@ __global__ void __launch_bounds__(block_threads)
       widen(*p, lo, hi, good);
     }
   }
-  reduce_block(lo, hi);
+  reduce_block<block_threads>(lo, hi);
   if (threadIdx.x == 0) scratch->lo[blockIdx.x] = lo, scratch->hi[blockIdx.x] = hi;
   if (!good && flag != nullptr) *flag = 1;
 }
@@ -270,7 +284,7 @@ __global__ void __launch_bounds__(block_threads)
 __global__ void __launch_bounds__(block_threads) union_kernel(int parts, Convention convention, Scratch* scratch, float* scale, int* zero) {
   float lo = INFINITY, hi = -INFINITY;
   for (int i = static_cast<int>(threadIdx.x); i < parts; i += block_threads) lo = fminf(lo, scratch->lo[i]), hi = fmaxf(hi, scratch->hi[i]);
-  reduce_block(lo, hi);
+  reduce_block<block_threads>(lo, hi);
   if (threadIdx.x != 0) return;
   formula::grid(convention, lo, hi, scratch->scale, scratch->zero);
   if (scale != nullptr) *scale = scratch->scale;
@@ -318,22 +332,24 @@ Status dynamic(const float* x, long long rows, long long cols, long long stride,
   if (!fours(x, stride, out) || group % 4 != 0 || cols % 4 != 0) {
     return launch(any_kernel, dim3(blocks(total * 32)), block, 0, stream, x, rows, cols, stride, group, groups, c, out, scale, zero);
   }
-  const auto narrow = [&](auto kernel, int width) {
-    return launch(kernel, dim3(blocks(total * width)), block, 0, stream, x, rows, cols, stride, group, groups, c, out, scale, zero);
+  const auto narrow = [&](auto kernel, int width, int at_once) {
+    const unsigned teams = blocks((total + at_once - 1) / at_once * width);
+    return launch(kernel, dim3(teams), block, 0, stream, x, rows, cols, stride, group, groups, c, out, scale, zero);
   };
-  if (group <= 16) return narrow(group_kernel<4, 1>, 4);
-  if (group <= 32) return narrow(group_kernel<8, 1>, 8);
-  if (group <= 64) return narrow(group_kernel<16, 1>, 16);
-  if (group <= 128) return narrow(group_kernel<32, 1>, 32);
-  if (group <= 512) return narrow(group_kernel<32, 4>, 32);
-  const auto wide = [&](auto kernel) {
-    return launch(kernel, dim3(static_cast<unsigned>(total)), block, 0, stream, x, cols, stride, group, groups, c, out, scale, zero);
-  };
+  if (group <= 16) return narrow(group_kernel<4, 1, groups_at_once>, 4, groups_at_once);
+  if (group <= 32) return narrow(group_kernel<8, 1, groups_at_once>, 8, groups_at_once);
+  if (group <= 64) return narrow(group_kernel<16, 1, groups_at_once>, 16, groups_at_once);
+  if (group <= 128) return narrow(group_kernel<32, 1, groups_at_once>, 32, groups_at_once);
+  if (group <= 512) return narrow(group_kernel<32, 4, 1>, 32, 1);
   if (total > (1LL << 31) - 1) return Status::bad_argument;
-  if (group <= 1024) return wide(row_kernel<1>);
-  if (group <= 2048) return wide(row_kernel<2>);
-  if (group <= 4096) return wide(row_kernel<4>);
-  return wide(row_kernel<8>);
+  const auto wide = [&](auto kernel, int threads) {
+    return launch(kernel, dim3(static_cast<unsigned>(total)), dim3(static_cast<unsigned>(threads)), 0, stream, x, cols, stride, group,
+                  groups, c, out, scale, zero);
+  };
+  if (group <= 4 * block_threads) return wide(row_kernel<block_threads, 1>, block_threads);
+  if (group <= 8 * block_threads) return wide(row_kernel<block_threads, 2>, block_threads);
+  if (group <= 16 * block_threads) return wide(row_kernel<block_threads, 4>, block_threads);
+  return wide(row_kernel<block_threads, 8>, block_threads);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <ptq/kernels/isa.hpp>
 
 #include <cstdint>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -57,8 +58,8 @@ T* aligned(void* workspace) {
 template <class T>
 std::size_t column_block_workspace(std::ptrdiff_t cols) {
   if (cols < 0 || cols > max_block_columns) return 0;
-  // w/e, x, q, code, scale, lo, hi of a panel, and a loss vector a column; 64 bytes to align
-  return static_cast<std::size_t>(cols) * static_cast<std::size_t>(widest_panel) * 8 * sizeof(T) + 64;
+  // w/e, x, q, code, scale, lo, hi of a panel, a loss vector a column, and M; 64 bytes to align
+  return static_cast<std::size_t>(cols) * static_cast<std::size_t>(widest_panel * 8 + cols) * sizeof(T) + 64;
 }
 
 template <class T>

@@ -13,6 +13,7 @@ struct Panel {
   T *e, *x, *q, *code;  // w, then w - q; start value, then the value rounded; value; code - codes.lo
   T *scale, *lo, *hi;   // grid of a column, and the bounds of its rounded coordinate
   T* loss;              // [cols x lanes]
+  T* m;                 // M by tiles of columns: row i of the tile that begins at column j lies at m + j * cols + i * tile_columns
   T live[P];            // 1 for rows that exist, 0 for padding
 
   PTQ_TARGET Panel(T* scratch, std::ptrdiff_t cols)
@@ -24,29 +25,38 @@ struct Panel {
         lo(scale + cols * P),
         hi(lo + cols * P),
         loss(hi + cols * P),
+        m(loss + cols * Simd<T>::lanes),
         live{} {}
 };
 
-/// Four vectors of four, rows become columns.
+/// lanes x lanes values in registers. Transposing exchanges, for every bit, that bit of the row index with that of the column index.
 template <class T>
-struct Quad {
-  typedef T V __attribute__((vector_size(4 * sizeof(T))));
-  V a, b, c, d;
+struct Square {
+  using V = typename Simd<T>::V;
+  static constexpr int lanes = Simd<T>::lanes;
+  V row[lanes];
 
-  PTQ_INLINE void transpose() {
-    const V ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const V cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    a = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5), b = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-    c = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5), d = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
+  template <int bit, int... k>
+  PTQ_INLINE void exchange(V& a, V& b, std::integer_sequence<int, k...>) {
+    const V upper = __builtin_shufflevector(a, b, ((k & bit) != 0 ? lanes + k - bit : k)...);
+    b = __builtin_shufflevector(a, b, ((k & bit) != 0 ? lanes + k : k + bit)...);
+    a = upper;
   }
-  /// From, or to, four runs of four, `stride` apart.
+  template <int bit>
+  PTQ_INLINE void exchange_all() {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      if ((i & bit) == 0) exchange<bit>(row[i], row[i + bit], std::make_integer_sequence<int, lanes>{});
+    }
+    if constexpr (2 * bit < lanes) exchange_all<2 * bit>();
+  }
   PTQ_INLINE void load(const T* p, std::ptrdiff_t stride) {
-    __builtin_memcpy(&a, p, sizeof a), __builtin_memcpy(&b, p + stride, sizeof b);
-    __builtin_memcpy(&c, p + 2 * stride, sizeof c), __builtin_memcpy(&d, p + 3 * stride, sizeof d);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) row[i] = PTQ_SET::load(p + i * stride);
   }
   PTQ_INLINE void store(T* p, std::ptrdiff_t stride) const {
-    __builtin_memcpy(p, &a, sizeof a), __builtin_memcpy(p + stride, &b, sizeof b);
-    __builtin_memcpy(p + 2 * stride, &c, sizeof c), __builtin_memcpy(p + 3 * stride, &d, sizeof d);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) PTQ_SET::store(p + i * stride, row[i]);
   }
 };
 
@@ -54,17 +64,18 @@ struct Quad {
 template <class T>
 PTQ_TARGET inline void transpose(const T* from, std::ptrdiff_t from_stride, std::ptrdiff_t rows, std::ptrdiff_t cols, T* to,
                                  std::ptrdiff_t to_stride) {
+  constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
   std::ptrdiff_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
+  for (; r + lanes <= rows; r += lanes) {
     std::ptrdiff_t c = 0;
-    for (; c + 4 <= cols; c += 4) {
-      Quad<T> q;
-      q.load(from + r * from_stride + c, from_stride);
-      q.transpose();
-      q.store(to + c * to_stride + r, to_stride);
+    for (; c + lanes <= cols; c += lanes) {
+      Square<T> square;
+      square.load(from + r * from_stride + c, from_stride);
+      square.template exchange_all<1>();
+      square.store(to + c * to_stride + r, to_stride);
     }
     for (; c < cols; ++c) {
-      for (std::ptrdiff_t i = r; i < r + 4; ++i) to[c * to_stride + i] = from[i * from_stride + c];
+      for (std::ptrdiff_t i = r; i < r + lanes; ++i) to[c * to_stride + i] = from[i * from_stride + c];
     }
   }
   for (; r < rows; ++r) {
@@ -158,8 +169,9 @@ PTQ_TARGET inline void tile(const ColumnBlock<T>& b, std::ptrdiff_t r, std::ptrd
 #pragma GCC unroll 2
     for (int v = 0; v < panel_vectors; ++v) x[c][v] = load(p.x + (j0 + c) * P + v * lanes);
   }
-  const T* coefficient = b.m.data + j0;  // row i of M, columns of the tile
-  for (std::ptrdiff_t i = 0; i < j0; ++i, coefficient += b.m.stride) {
+  const T* coefficient = columns == tile_columns ? p.m + j0 * b.w.cols : b.m.data + j0;  // row i of M, columns of the tile
+  const std::ptrdiff_t stride = columns == tile_columns ? columns : b.m.stride;
+  for (std::ptrdiff_t i = 0; i < j0; ++i, coefficient += stride) {
     V e[panel_vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < panel_vectors; ++v) e[v] = load(p.e + i * P + v * lanes);
@@ -189,7 +201,7 @@ PTQ_TARGET inline void tile(const ColumnBlock<T>& b, std::ptrdiff_t r, std::ptrd
     }
     store(p.loss + j * lanes, load(p.loss + j * lanes) + loss);
     if (c + 1 == columns) continue;
-    const T* m = b.m.row(j) + j0;
+    const T* m = p.m + j0 * b.w.cols + j * columns;
 #pragma GCC unroll 8
     for (int d = c + 1; d < columns; ++d) {
 #pragma GCC unroll 2
@@ -211,11 +223,11 @@ PTQ_TARGET inline void write_codes(const ColumnBlock<T>& b, std::ptrdiff_t r, st
   }
   if (b.codes.bytes == 4) {
     transpose(whole, P, n, rows, static_cast<std::int32_t*>(b.codes.data) + r * b.codes.stride, b.codes.stride);
-  } else {
-    auto* y = static_cast<std::uint8_t*>(b.codes.data) + r * b.codes.stride;
-    for (std::ptrdiff_t j = 0; j < n; ++j) {
-      for (std::ptrdiff_t i = 0; i < rows; ++i) y[i * b.codes.stride + j] = static_cast<std::uint8_t>(whole[j * P + i]);
-    }
+    return;
+  }
+  auto* y = static_cast<std::uint8_t*>(b.codes.data) + r * b.codes.stride;
+  for (std::ptrdiff_t j = 0; j < n; ++j) {
+    for (std::ptrdiff_t i = 0; i < rows; ++i) y[i * b.codes.stride + j] = static_cast<std::uint8_t>(whole[j * P + i]);
   }
 }
 
@@ -229,6 +241,17 @@ PTQ_TARGET inline void flush_loss(const ColumnBlock<T>& b, const Panel<T>& p) {
   }
 }
 
+/// The part of M above the diagonal, tile by tile, so that every panel reads it as one stream.
+template <class T>
+PTQ_TARGET inline void pack(const ColumnBlock<T>& b, const Panel<T>& p) {
+  const std::ptrdiff_t n = b.w.cols;
+  for (std::ptrdiff_t j = 0; j + tile_columns <= n; j += tile_columns) {
+    for (std::ptrdiff_t i = 0; i + 1 < j + tile_columns; ++i) {
+      for (std::ptrdiff_t c = 0; c < tile_columns; ++c) p.m[j * n + i * tile_columns + c] = i < j + c ? b.m.row(i)[j + c] : T(0);
+    }
+  }
+}
+
 template <class T, Mode mode>
 PTQ_TARGET inline Status walk(const ColumnBlock<T>& b, Rows rows, T* scratch) {
   constexpr std::ptrdiff_t P = Panel<T>::P;
@@ -237,6 +260,7 @@ PTQ_TARGET inline Status walk(const ColumnBlock<T>& b, Rows rows, T* scratch) {
   Panel<T> p(scratch, n);
   typename Simd<T>::V probed{};
   for (std::ptrdiff_t j = 0; j < n; ++j) store(p.loss + j * Simd<T>::lanes, typename Simd<T>::V{});
+  pack(b, p);
   int pending = 0;
   for (std::ptrdiff_t r = rows.begin; r < rows.end; r += P) {
     const std::ptrdiff_t live = r + P < rows.end ? P : rows.end - r;

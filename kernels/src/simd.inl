@@ -26,6 +26,12 @@ struct Simd<double> {
   typedef std::uint8_t Byte __attribute__((vector_size(PTQ_VECTOR_BYTES / 8)));
 };
 
+template <>
+struct Simd<std::int32_t> {
+  static constexpr int lanes = PTQ_VECTOR_BYTES / 4;
+  typedef std::int32_t V __attribute__((vector_size(PTQ_VECTOR_BYTES)));
+};
+
 #if PTQ_LEVEL == 2
 inline constexpr __mmask16 all_16 = 0xffff;  // masked forms throughout: the plain ones of GCC 12 warn of an uninitialized operand
 inline constexpr __mmask8 all_8 = 0xff;
