@@ -15,6 +15,7 @@
 #include <ptq/io/corpus/windows.hpp>
 
 #include "driver.hpp"
+#include "program.hpp"
 
 namespace ptq::driver {
 
@@ -104,13 +105,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   std::map<std::string, std::string> given;
   for (const auto& [path, about] : known) app.add_option("--" + path, given[path], about.second + " (default " + about.first + ")")->group("Policies");
   app.footer("A policy field applies to every recipe that owns it. Exit status: 0 done, 1 contents of files and failures, 2 arguments, 130 interrupted.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    std::exit(app.exit(e));
-  } catch (const CLI::ParseError& e) {
-    throw Error(std::string(e.what()) + " (--help lists the options)", Blame::arguments);
-  }
+  read_arguments(app, argc, argv);
   for (const auto& [path, text] : given)
     if (app.count("--" + path) > 0) o.fields[path] = text;
 

@@ -16,6 +16,7 @@
 #include "command_line.hpp"
 #include "export_row.hpp"
 #include "inputs.hpp"
+#include "program.hpp"
 #include "progress.hpp"
 
 namespace ptq::driver {
@@ -305,7 +306,7 @@ int run_all(const Options& o, const Experiment& experiment) {
     print_plan(jobs, s, chosen);
     return 0;
   }
-  if (!o.exported.empty()) check_export(chosen, jobs.size() == 1 ? jobs.front().label : "");
+  if (!o.exported.empty()) check_export(chosen, s.model);
   if (o.resume) {
     const bool any = std::any_of(jobs.begin(), jobs.end(), [&](const Job& j) { return std::filesystem::exists(results::runs_folder(o.results) / j.digest); });
     if (!any) refuse("--resume: no interrupted run with these arguments beside ", o.results.string());
@@ -343,21 +344,7 @@ int run_all(const Options& o, const Experiment& experiment) {
 }  // namespace
 
 int run(int argc, char** argv, const Experiment& experiment) {
-  try {
-    return run_all(parse(argc, argv, experiment), experiment);
-  } catch (const Error& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
-    return e.blame() == Blame::arguments ? 2 : 1;
-  } catch (const c10::Error& e) {
-    std::fprintf(stderr, "error: libtorch: %s\n", e.what_without_backtrace());
-    return 1;
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "error: out of memory; --cache-stream last, fewer calibration samples or a smaller model need less\n");
-    return 1;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
-    return 1;
-  }
+  return guarded([&] { return run_all(parse(argc, argv, experiment), experiment); });
 }
 
 }  // namespace ptq::driver
