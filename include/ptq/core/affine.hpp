@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <ptq/core/tensor.hpp>
 
@@ -19,19 +20,32 @@ inline const std::optional<c10::OperatorHandle>& onednn_linear() {
   return found;
 }
 
+/// Whether it computes x Wᵀ + b of these, with no gradient wanted.
+[[nodiscard]] inline bool onednn_takes(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
+  const auto plain = [](const Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided; };
+  const auto taught = [](const Tensor& t) { return at::GradMode::is_enabled() && t.requires_grad(); };
+  const auto fits = [&](const Tensor& t) { return plain(t) && !taught(t); };
+  return onednn_linear() && fits(x) && fits(weight) && (!bias.defined() || fits(bias)) && x.numel() > 0 && weight.numel() > 0;
+}
+
 }  // namespace detail
 
 /// x Wᵀ + b. x (…, in), weight (out, in), bias (out) or undefined → (…, out), of x's type. Differentiable; where no gradient is wanted,
 /// float32 on the CPU goes through oneDNN.
 [[nodiscard]] inline Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
   const std::optional<Tensor> b = bias.defined() ? std::optional(bias) : std::nullopt;
-  const auto plain = [](const Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided; };
-  const bool grad = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (b && b->requires_grad()));
-  const auto& op = detail::onednn_linear();
-  if (grad || !op || !plain(x) || !plain(weight) || (b && !plain(*b)) || x.numel() == 0) return at::linear(x, weight, b);
+  if (!detail::onednn_takes(x, weight, bias)) return at::linear(x, weight, b);
   std::vector<c10::IValue> stack{x.contiguous(), weight.contiguous(), b, "none", c10::List<std::optional<at::Scalar>>(), std::string()};
-  op->callBoxed(&stack);
+  detail::onednn_linear()->callBoxed(&stack);
   return std::move(stack.front()).toTensor();
+}
+
+/// a_i b_iᵀ for every i. a (n, rows, k), b (n, columns, k) → (n, rows, columns); differentiable as `affine` is.
+[[nodiscard]] inline Tensor products(const Tensor& a, const Tensor& b) {
+  if (!detail::onednn_takes(a, b)) return at::bmm(a, b.transpose(1, 2));
+  std::vector<Tensor> each;
+  for (int64_t i = 0; i < a.size(0); ++i) each.push_back(affine(a[i], b[i]));
+  return at::stack(each);
 }
 
 }  // namespace ptq

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
+#include <ptq/core/affine.hpp>
 #include <ptq/model/block.hpp>
 
 namespace ptq {
@@ -11,14 +13,14 @@ namespace ptq {
 /// Query t sees the keys s with s ≤ t and, where window > 0, t − s < window.
 struct AttentionSpan {
   int64_t window = 0;
-  int64_t chunk = 0;  ///< queries multiplied at once; 0 takes what 64 MiB of scores hold
+  int64_t chunk = 0;  ///< queries multiplied at once; 0 takes what 16 MiB of scores hold
 };
 
 namespace detail {
 
-/// Queries whose scores against all keys take about 64 MiB in float32.
+/// Queries whose scores against all keys take about 16 MiB in float32.
 [[nodiscard]] inline int64_t query_chunk(int64_t heads, int64_t tokens) {
-  return std::clamp<int64_t>((int64_t{1} << 24) / std::max<int64_t>(heads * tokens, 1), 16, 512);
+  return std::clamp<int64_t>((int64_t{1} << 22) / std::max<int64_t>(heads * tokens, 1), 16, 512);
 }
 
 /// Queries begin … end of one sequence against the keys they can see.
@@ -27,14 +29,15 @@ namespace detail {
   const int64_t heads = q.size(0), kv = k.size(0), d = q.size(2), rows = end - begin;
   const int64_t first = window > 0 ? std::max<int64_t>(0, begin - window + 1) : 0, seen = end - first;
   const Tensor query = q.narrow(1, begin, rows).reshape({kv, heads / kv * rows, d});  // the heads that share a key/value head, stacked
-  const Tensor scores = at::bmm(query, k.narrow(1, first, seen).transpose(1, 2)).mul(scale).view({heads, rows, seen});
+  const Tensor scores = products(query, k.narrow(1, first, seen)).view({heads, rows, seen});
   const Tensor t = at::arange(begin, end, k.options().dtype(at::kLong)).unsqueeze(1);  // (rows, 1)
   const Tensor s = at::arange(first, end, k.options().dtype(at::kLong));               // (seen)
   const Tensor hidden = window > 0 ? (s > t) | (t - s >= window) : s > t;              // (rows, seen)
-  const Tensor visible = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  const Tensor mask = at::zeros({rows, seen}, scores.options()).masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   const auto wide = at::isReducedFloatingType(q.scalar_type()) ? at::kFloat : q.scalar_type();
-  const Tensor p = ops.operand(Operand::probability, at::softmax(visible, -1, wide).to(q.scalar_type()));  // (heads, rows, seen)
-  return at::bmm(p.reshape({kv, heads / kv * rows, seen}), v.narrow(1, first, seen)).view({heads, rows, d});
+  const Tensor p =
+      ops.operand(Operand::probability, at::softmax(at::add(mask, scores, scale), -1, wide).to(q.scalar_type()));  // (heads, rows, seen)
+  return products(p.reshape({kv, heads / kv * rows, seen}), v.narrow(1, first, seen).transpose(1, 2)).view({heads, rows, d});
 }
 
 }  // namespace detail
