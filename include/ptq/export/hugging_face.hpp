@@ -158,7 +158,8 @@ inline void write_shards(const std::filesystem::path& folder, const Shards& shar
               "tokenizer = AutoTokenizer.from_pretrained(\"this folder\")\n```\n\n");
   if (!options.provenance.empty()) text += "| | |\n|---|---|\n";
   for (const auto& [key, value] : options.provenance) text += cat("| ", key, " | ", value, " |\n");
-  text += "\nNot in this folder:\n\n";
+  if (!options.provenance.empty()) text += "\n";
+  text += "Not in this folder:\n\n";
   for (const std::string& item : left_out(blocks)) text += "* " + item + "\n";
   return text;
 }
