@@ -141,23 +141,23 @@ PTQ_TARGET void fit_run(const T* w, std::ptrdiff_t n, T lo, T hi, const Conventi
 template <class T>
 PTQ_TARGET Status fit_grid(View<const T> w, std::ptrdiff_t group, const Convention& convention, const Search& search,
                            const GridTable<T>& out, Rows rows) {
-  bool good = true;
+  typename Simd<T>::V probed{};
   for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) {
     for (std::ptrdiff_t c = 0, g = 0; c < w.cols; c += group, ++g) {
       const std::ptrdiff_t n = c + group < w.cols ? group : w.cols - c, at = r * out.row_stride + g * out.group_stride;
       T lo = std::numeric_limits<T>::infinity(), hi = -lo;
-      good = run_range(w.row(r) + c, n, lo, hi) && good;
+      run_range(w.row(r) + c, n, lo, hi, probed);
       fit_run(w.row(r) + c, n, lo, hi, convention, search, out.scale[at], out.zero[at], out.winner == nullptr ? nullptr : out.winner + at);
     }
   }
-  return good ? Status::ok : Status::non_finite;
+  return finite<T>(probed) ? Status::ok : Status::non_finite;
 }
 
 template <class T>
 PTQ_TARGET Status value_range(View<const T> x, Rows rows, T& lo, T& hi) {
-  bool good = true;
-  for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) good = run_range(x.row(r), x.cols, lo, hi) && good;
-  return good ? Status::ok : Status::non_finite;
+  typename Simd<T>::V probed{};
+  for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) run_range(x.row(r), x.cols, lo, hi, probed);
+  return finite<T>(probed) ? Status::ok : Status::non_finite;
 }
 
 }  // namespace ptq::kernels::PTQ_SET

@@ -149,8 +149,7 @@ PTQ_TARGET Status fake_quantize_dynamic(View<const T> x, std::ptrdiff_t group, c
   const std::ptrdiff_t groups = (x.cols + group - 1) / group;
   const CodeRange range = formula::code_range(convention);
   const bool streaming = streams(x, values, codes, group == x.cols ? 0 : group);
-  bool good = true;
-  typename Simd<T>::V ignored{};
+  typename Simd<T>::V probed{}, ignored{};
   for (std::ptrdiff_t r = rows.begin; r < rows.end; ++r) {
     const RowOutput<T> out{values.data == nullptr ? nullptr : values.row(r),
                            codes.data == nullptr ? nullptr : static_cast<std::uint8_t*>(codes.data) + r * codes.stride * codes.bytes,
@@ -159,7 +158,7 @@ PTQ_TARGET Status fake_quantize_dynamic(View<const T> x, std::ptrdiff_t group, c
       const std::ptrdiff_t c = g * group, n = c + group < x.cols ? group : x.cols - c;
       T lo = std::numeric_limits<T>::infinity(), hi = -lo, s;
       std::int32_t z;
-      good = run_range(x.row(r) + c, n, lo, hi) && good;
+      run_range(x.row(r) + c, n, lo, hi, probed);
       formula::grid(convention, lo, hi, s, z);
       if (scale != nullptr) scale[r * groups + g] = s;
       if (zero != nullptr) zero[r * groups + g] = z;
@@ -171,7 +170,7 @@ PTQ_TARGET Status fake_quantize_dynamic(View<const T> x, std::ptrdiff_t group, c
     }
   }
   if (streaming) fence();
-  return good ? Status::ok : Status::non_finite;
+  return finite<T>(probed) ? Status::ok : Status::non_finite;
 }
 
 template <class T>

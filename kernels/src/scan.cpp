@@ -2,6 +2,7 @@
 #include <ptq/kernels/scan.hpp>
 
 #include <limits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -186,18 +186,25 @@ PTQ_INLINE double sum(typename Simd<T>::V v) {
   return total;
 }
 
-template <class T>
+/// Lane k from lane k + step, around the end.
+template <class T, int step, int... k>
+PTQ_INLINE typename Simd<T>::V rotated(typename Simd<T>::V v, std::integer_sequence<int, k...>) {
+  return __builtin_shufflevector(v, v, ((k + step) % Simd<T>::lanes)...);
+}
+
+template <class T, int step = Simd<T>::lanes / 2>
 PTQ_INLINE T largest(typename Simd<T>::V v) {
-  T best = v[0];
-  for (int i = 1; i < Simd<T>::lanes; ++i) best = v[i] > best ? v[i] : best;
-  return best;
+  v = max(v, rotated<T, step>(v, std::make_integer_sequence<int, Simd<T>::lanes>{}));
+  if constexpr (step > 1) {
+    return largest<T, step / 2>(v);
+  } else {
+    return v[0];
+  }
 }
 
 template <class T>
 PTQ_INLINE T smallest(typename Simd<T>::V v) {
-  T best = v[0];
-  for (int i = 1; i < Simd<T>::lanes; ++i) best = v[i] < best ? v[i] : best;
-  return best;
+  return -largest<T>(-v);
 }
 
 /// Finite inputs leave probe + x * 0 at zero; NaN and infinity do not.

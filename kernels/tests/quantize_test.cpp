@@ -152,6 +152,34 @@ TEST("ties go to the even neighbour") {
   for (int i = 0; i < 13; ++i) CHECK(code[i] == wanted[i]);
 }
 
+TEST("quotients next to a tie decide as the division does") {
+  Generator g{77};
+  constexpr std::ptrdiff_t n = 4096;
+  std::vector<float> w(n);
+  std::vector<std::int32_t> codes(n);
+  long ties = 0;
+  for (int repeat = 0; repeat < 400; ++repeat) {
+    const float s = static_cast<float>(std::ldexp(1 + g.uniform(), static_cast<int>(g.uniform() * 110) - 55));
+    const std::int32_t z = static_cast<std::int32_t>(g.uniform() * 256);
+    for (std::size_t i = 0; i < n; ++i) {
+      float x = static_cast<float>((std::floor(g.uniform() * 300) - 150 + 0.5) * static_cast<double>(s));
+      for (int k = static_cast<int>(g.uniform() * 5); k > 0; --k) x = std::nextafter(x, g.uniform() < 0.5 ? -1e38f : 1e38f);
+      w[i] = x;
+      const float q = x / s;
+      ties += q - std::floor(q) == 0.5f;
+    }
+    Grid<float> grid;
+    grid.scale = &s, grid.zero = &z, grid.codes = {0, 255};
+    CHECK(fake_quantize<float>({w.data(), 1, n, n}, grid, {}, Codes{codes.data(), n}, {0, 1}) == Status::ok);
+    for (std::size_t i = 0; i < n; ++i) {
+      std::int32_t wanted;
+      reference_value<float>(w[i], s, 0.0f, s, z, grid.codes, wanted);
+      CHECK(codes[i] == wanted);
+    }
+  }
+  CHECK(ties > 100000);  // the quotient itself rounds to a tie that often
+}
+
 TEST("worked rows") {
   const double row[] = {-1, 0.625, 2.75}, s = 0.25;
   const std::int32_t z = 4;
