@@ -67,6 +67,7 @@ inline void solve_group(const Stages& stages, const InputGroup& group, int64_t b
       Problem problem;
       problem.place = "blocks." + std::to_string(block) + "." + line.name;
       problem.weight = work.linears[i].weight;
+      require_finite(problem.weight, problem.place + ", weight");
       problem.scheme = schemes[i];
       problem.coordinates = stages.rounding->coordinates(state.rounding[i], problem.weight, schemes[i]);
       problem.stats = &stats;
@@ -168,10 +169,24 @@ struct BlockOutcome {
   return {std::move(artefact), std::move(fused), std::move(schemes)};
 }
 
+/// Refuses, before any forward, what cannot run: numbers the recipe cannot take, formats without a grid, groups that do not divide a
+/// linear's columns.
+inline void check(const Stages& stages, const Transformer& model, const Precision& precision) {
+  if (const Reason why = stages.refuses(precision); !why.empty()) refuse(stages.label, ": ", why);
+  for (int64_t block = 0; block < model.blocks(); ++block)
+    for (const Site& site : model.layout().sites) {
+      const std::string place = cat("blocks.", block, ".", site.name);
+      const Scheme scheme = precision.weight(place);
+      if (scheme.active() && !kernels::valid(convention(scheme))) refuse(place, ": format ", scheme.text(), " has no grid; choose another range");
+      (void)group_count(scheme, site.in, place);
+    }
+}
+
 /// Quantizes every block of the model, committing each as soon as it is done. tokens (N, T). Returns the number of blocks done: all of
 /// them, or fewer when interrupted.
 inline int64_t quantize(const Stages& stages, const Transformer& model, const Tensor& tokens, ReferenceStream& reference, CommitSink& sink, const Walk& walk) {
   const c10::NoGradGuard no_gradients;
+  check(stages, model, walk.precision);
   Tensor xq;
   int64_t block = sink.resume(xq);
   if (block == 0) xq = model.embed(tokens);

@@ -105,7 +105,8 @@ template <class... Axes>
   if (label(r.rounding) != label(Nearest{})) add(label(r.rounding));
   if (label(r.solver) != label(Direct{})) add(label(r.solver));
   if (label(r.correction) != label(NoCorrection{})) add(label(r.correction));
-  if (learns(r)) add(label(r.loss)), add(label(r.learning).substr(label(Learning{}).size()));
+  if (learns(r)) add(label(r.loss));
+  if (learns(r) && label(r.learning) != label(Learning{})) add(label(r.learning));
   if (r.adaptation.steps() > 0) add(label(r.adaptation));
   return all.empty() ? "rtn" : all;
 }

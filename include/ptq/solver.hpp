@@ -85,8 +85,7 @@ struct Direct {
   [[nodiscard]] Solution solve(const Problem& problem) const {
     Solution s;
     s.linear.grid = grid_of(problem);
-    const Tensor& divisor = problem.coordinates.divisor;
-    s.linear.codes = quantize(divisor.defined() ? problem.weight / divisor : problem.weight, s.linear.grid);
+    s.linear.codes = quantize(problem.weight, s.linear.grid, problem.coordinates.divisor);
     s.target = problem.weight;
     return s;
   }

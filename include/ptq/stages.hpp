@@ -2,6 +2,7 @@
 // hundreds of recipes compiles once.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -130,6 +131,7 @@ struct Stages {
   std::shared_ptr<const AdaptationStage> adaptation;
   Learning learning;
   std::string label;
+  std::function<Reason(const Precision&)> refuses;               ///< why it cannot run at a precision; empty: it can
   std::vector<std::pair<std::string, std::string>> description;  ///< every axis and hyperparameter, in order
 
   [[nodiscard]] bool learns() const { return !rounding->learnable().empty() || !smoothing->learnable().empty(); }
@@ -146,6 +148,7 @@ template <class R, class S, class L, class V, class C, class A>
   s.adaptation = std::make_shared<detail::AdaptationOf<A>>(r.adaptation);
   s.learning = r.learning;
   s.label = label(r);
+  s.refuses = [r](const Precision& precision) { return refuses(r, precision); };
   r.each([&](const std::string& axis, const auto& policy) {
     s.description.emplace_back(axis, std::string(std::remove_cvref_t<decltype(policy)>::tag));
     for (const Field& f : describe(policy, axis)) s.description.emplace_back(f.path, f.text);

@@ -120,31 +120,34 @@ kernels::Grid<T> raw(const Grid& g) {
 
 namespace detail {
 
-inline void round_onto(const Tensor& w, const Grid& grid, Tensor* values, Tensor* codes) {
-  const Tensor x = w.contiguous();
+inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor, Tensor* values, Tensor* codes) {
+  const Tensor x = w.contiguous(), d = divisor.defined() ? divisor.to(x.scalar_type()).expand_as(x).contiguous() : divisor;
   by_scalar(x, "rounding", [&]<class T>(T) {
     if (grid.scale.scalar_type() != x.scalar_type()) fail("rounding ", shape_text(x), " on a grid of ", shape_text(grid.scale));
     const auto raw_grid = raw<T>(grid);
     kernels::View<T> out{nullptr, x.size(0), x.size(1), x.size(1)};
     if (values) out = mutable_view<T>(*values);
     const kernels::Codes stored = codes ? kernels::Codes(codes->mutable_data_ptr<int32_t>(), x.size(1)) : kernels::Codes();
-    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::fake_quantize(view<T>(x), raw_grid, out, stored, r); }), "rounding", w);
+    kernels::Coordinates<T> at;
+    if (d.defined()) at.divisor = view<T>(d);
+    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::fake_quantize(view<T>(x), raw_grid, out, stored, r, at); }), "rounding", w);
   });
 }
 
 }  // namespace detail
 
-/// Stored codes of the nearest grid points, counted from the grid's lowest code: (rows, cols) uint8.
-[[nodiscard]] inline Tensor quantize(const Tensor& w, const Grid& grid) {
+/// Stored codes of the nearest grid points, counted from the grid's lowest code: (rows, cols) uint8. `divisor` (rows, cols) is the whole
+/// divisor of each weight in place of the grid's scale, as a learned rounding wants it.
+[[nodiscard]] inline Tensor quantize(const Tensor& w, const Grid& grid, const Tensor& divisor = {}) {
   Tensor codes = at::empty(w.sizes(), at::kInt);  // (rows, cols)
-  detail::round_onto(w, grid, nullptr, &codes);
+  detail::round_onto(w, grid, divisor, nullptr, &codes);
   return (codes - grid.lowest).to(at::kByte);
 }
 
 /// The nearest values of the grid, (rows, cols).
-[[nodiscard]] inline Tensor fake_quantize(const Tensor& w, const Grid& grid) {
+[[nodiscard]] inline Tensor fake_quantize(const Tensor& w, const Grid& grid, const Tensor& divisor = {}) {
   Tensor values = at::empty(w.sizes(), w.options());
-  detail::round_onto(w, grid, &values, nullptr);
+  detail::round_onto(w, grid, divisor, &values, nullptr);
   return values;
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include <ptq/core/tensor.hpp>
 
@@ -27,8 +27,8 @@ inline void add_gram(Tensor& gram, const Tensor& x) {  // gram (n, n), x (tokens
 }
 
 /// H = R Rᵀ with R upper triangular: the Cholesky factor of the index-reversed matrix, reversed back. The upper Cholesky factor of H⁻¹ is
-/// then U = R⁻¹, so no inverse is formed and no second factorisation can fail. `positive` tells whether H was positive definite; R is
-/// meaningless if not.
+/// then U = R⁻¹, so no inverse is formed and no second factorisation can fail. `positive` tells whether H was positive definite beyond its
+/// rounding errors, R_jj² > 16 ε H_jj for every column; R is meaningless if not.
 struct UpperFactor {
   Tensor r;  // (n, n) upper
   bool positive = false;
@@ -36,8 +36,9 @@ struct UpperFactor {
 
 [[nodiscard]] inline UpperFactor upper_factor(const Tensor& h) {
   const auto [l, info] = at::linalg_cholesky_ex(h.flip({0, 1}));
-  const bool positive = info.item<int>() == 0 && std::isfinite(at::diagonal(l).sum().item<double>());
-  return {l.flip({0, 1}), positive};
+  const Tensor r = l.flip({0, 1}), left = r.diagonal().square() / h.diagonal();  // (n) what the columns after j do not explain of it
+  const double epsilon = h.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
+  return {r, info.item<int>() == 0 && left.gt(16 * epsilon).all().item<bool>()};
 }
 
 }  // namespace ptq

@@ -70,8 +70,8 @@ class Adam {
   return 0.5 * (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
 }
 
-/// Minimises loss(step) over the groups for `steps` updates; returns the loss before each update. Throws, naming `place`, when it
-/// stops being finite.
+/// Minimises loss(step) over the groups for `steps` updates; returns the loss before each update. Throws, naming `place` and the step, when
+/// it stops being finite or can no longer be computed.
 inline std::vector<double> minimise(std::vector<ParameterGroup> groups, const Learning& how, int64_t steps, double epsilon,
                                     const std::function<Tensor(int64_t step)>& loss, const std::string& place) {
   std::vector<Tensor> all;
@@ -83,9 +83,15 @@ inline std::vector<double> minimise(std::vector<ParameterGroup> groups, const Le
   for (int64_t t = 0; t < steps; ++t) {
     const c10::AutoGradMode on(true);
     adam.clear();
-    const Tensor value = loss(t);
+    Tensor value;
+    try {
+      value = loss(t);
+    } catch (const Error& e) {
+      if (t == 0) throw;
+      fail(place, ": learning diverged at step ", t, " (", e.what(), "); lower the learning rate");
+    }
     curve.push_back(value.item<double>());
-    if (!std::isfinite(curve.back())) fail(place, ": the loss is not finite at step ", t, "; lower the learning rate");
+    if (!std::isfinite(curve.back())) fail(place, ": learning diverged, the loss is not finite at step ", t, "; lower the learning rate");
     if (how.keep == Iterate::best && curve.back() < lowest) {
       lowest = curve.back(), best.clear();
       for (const Tensor& p : all) best.push_back(p.detach().clone());
