@@ -1,0 +1,162 @@
+// Laws of solvers, on every member.
+#include <ptq/quantize.hpp>
+
+#include "catch.hpp"
+#include "lists.hpp"
+#include "tiny.hpp"
+
+using namespace ptq;
+using namespace ptq::test;
+
+namespace {
+
+const char* const schemes[] = {"int2", "int3:sym", "int4", "int4:g8", "int4:tensor", "int8"};
+
+struct Layer {
+  Tensor w, x;  // (rows, n), (sequences, tokens, n)
+  Statistics stats;
+
+  /// Inputs of few directions and noise, one channel an outlier.
+  explicit Layer(at::ScalarType dtype, int64_t tokens = 64) {
+    at::manual_seed(11);
+    w = 0.3 * at::randn({10, 24}, dtype);
+    x = at::matmul(at::randn({2, tokens, 5}, dtype), at::randn({5, 24}, dtype)) + 0.3 * at::randn({2, tokens, 24}, dtype);
+    x.select(2, 7).mul_(40);
+    observe();
+  }
+  void observe() {
+    stats = {};
+    stats.add({.absmax = true, .extent = true, .mean_abs = true, .hessian = true, .cross = true}, x, x);
+    stats.finish();
+  }
+  template <class P>
+  [[nodiscard]] Solution solve(const P& p, const std::string& scheme) const {
+    Shared shared;
+    Problem problem;
+    problem.place = "blocks.1.mlp.up_proj", problem.weight = w, problem.scheme = weights(scheme), problem.stats = &stats,
+    problem.shared = &shared;
+    return p.solve(problem);
+  }
+};
+
+template <class P, class Law>
+void on_all(const Law& law) {
+  for (const P& p : Variants<P>::all())
+    for (const char* text : schemes)
+      for (const auto dtype : {at::kFloat, at::kDouble}) {
+        if (!p.refuses(weights(text)).empty()) continue;
+        INFO(label(p) << " " << text << " " << c10::toString(dtype));
+        law(p, std::string(text), dtype);
+      }
+}
+
+double output_error(const Layer& l, const Tensor& q) { return (at::matmul(l.x, (l.w - q).t())).square().sum().item<double>(); }
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("a solver's codes stay within the bits and dequantize to values of its grid", "[laws]", Solvers) {
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    const Layer l(dtype);
+    const Solution s = l.solve(p, scheme);
+    CHECK(s.linear.codes.max().item<int>() < (1 << weights(scheme).bits));
+    CHECK(s.linear.codes.sizes() == l.w.sizes());
+    CHECK(at::equal(fake_quantize(s.linear.weight(), s.linear.grid), s.linear.weight()));
+    CHECK(s.target.sizes() == l.w.sizes());
+    CHECK(s.linear.bits().total() > 0);
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("without correlation of inputs a solver is plain rounding", "[laws]", Solvers) {
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    for (const double c : {1.0, 7.3}) {
+      Layer l(dtype);
+      l.stats.hessian = c * at::eye(24, l.w.options());
+      l.stats.cross = at::zeros_like(l.stats.hessian);
+      const Tensor plain = fake_quantize(l.w, fit_grid(l.w, weights(scheme)));
+      const Solution s = l.solve(p, scheme);
+      CHECK(at::equal(s.linear.weight(), plain));
+    }
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("the scale of the statistics does not matter to a solver", "[laws]", Solvers) {
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    const Layer l(dtype);
+    const Solution s = l.solve(p, scheme);
+    for (const double c : {0x1p-40, 0x1p40}) {  // powers of two: not a single rounding changes
+      Layer other(dtype);
+      other.stats.hessian = c * l.stats.hessian, other.stats.cross = c * l.stats.cross;
+      CHECK(at::equal(other.solve(p, scheme).linear.codes, s.linear.codes));
+    }
+    for (const double c : {0x1p-60, 0x1p60}) {
+      Layer other(dtype);
+      other.w = c * l.w;
+      const Solution t = other.solve(p, scheme);
+      CHECK(at::equal(t.linear.codes, s.linear.codes));
+      CHECK(at::allclose(t.linear.weight() / c, s.linear.weight(), 1e-6, 0));
+    }
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("a solver that looks at its inputs does better on them than plain rounding", "[laws]", Solvers) {
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    const Layer l(dtype);
+    const Solution s = l.solve(p, scheme);
+    const double plain = output_error(l, fake_quantize(l.w, fit_grid(l.w, weights(scheme)))), mine = output_error(l, s.linear.weight());
+    if (p.needs().hessian)
+      CHECK(mine < plain);
+    else
+      CHECK(mine == Approx(plain));
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("a solver survives outliers, dead channels, constant rows, too few tokens", "[laws]", Solvers) {
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    const auto good = [&](const Layer& l) -> Solution {
+      const Solution s = l.solve(p, scheme);
+      CHECK(at::isfinite(s.linear.weight()).all().item<bool>());
+      for (const auto& [name, value] : s.report) {
+        INFO(name);
+        CHECK(std::isfinite(value));
+      }
+      return s;
+    };
+    Layer outlier(dtype);
+    outlier.x.select(2, 3).mul_(1e4), outlier.observe();
+    good(outlier);
+    Layer dead(dtype);
+    dead.x.select(2, 3).zero_(), dead.x.select(2, 20).zero_(), dead.observe();
+    const Solution s = good(dead);
+    if (p.needs().hessian) CHECK(s.linear.weight().select(1, 3).abs().sum().item<double>() == 0);
+    Layer constant(dtype);
+    constant.w[0].fill_(0.25), constant.w[1].zero_(), constant.w[2].fill_(-3);
+    const Solution flat = good(constant);
+    CHECK(flat.linear.weight()[1].abs().sum().item<double>() == 0);
+    good(Layer(dtype, 2));  // four tokens, twenty-four channels
+    Layer one(dtype, 1);
+    one.x = one.x.narrow(0, 0, 1), one.observe();
+    good(one);
+    Layer silent(dtype);
+    silent.x.zero_(), silent.observe();
+    const Solution none = good(silent);
+    if (p.needs().hessian) CHECK(none.linear.weight().abs().sum().item<double>() == 0);
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("a solver says where it was given nothing, not a number, or groups that do not fit", "[laws]", Solvers) {
+  using Catch::Matchers::ContainsSubstring;
+  on_all<TestType>([](const TestType& p, const std::string& scheme, at::ScalarType dtype) {
+    Layer l(dtype);
+    if (p.needs().hessian) {
+      l.stats = {};
+      CHECK_THROWS_WITH(l.solve(p, scheme), ContainsSubstring("blocks.1.mlp.up_proj") && ContainsSubstring("no calibration token"));
+      l.observe();
+      l.stats.hessian[2][3] = std::numeric_limits<double>::quiet_NaN();
+      CHECK_THROWS_WITH(l.solve(p, scheme), ContainsSubstring("blocks.1.mlp.up_proj") && ContainsSubstring("NaN"));
+      l.observe();
+      CHECK_THROWS_WITH(l.solve(p, "int4:g7"), ContainsSubstring("blocks.1.mlp.up_proj") && ContainsSubstring("do not divide 24"));
+    }
+    l.w[2][2] = std::numeric_limits<double>::quiet_NaN();
+    CHECK_THROWS_WITH(l.solve(p, scheme), ContainsSubstring("NaN"));
+  });
+}

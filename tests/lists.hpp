@@ -1,0 +1,57 @@
+// The members of every axis. A new member is added here, and every law of its axis is tested on it.
+#pragma once
+
+#include <tuple>
+#include <vector>
+
+#include <ptq/recipe.hpp>
+#include <ptq/smoothing/smoothquant.hpp>
+#include <ptq/solver/gptq.hpp>
+
+#include "toys.hpp"
+
+namespace ptq::test {
+
+using Roundings = std::tuple<Nearest, ToyDivisor>;
+using Smoothings = std::tuple<NoSmoothing, SmoothQuant>;
+using Losses = std::tuple<Mse>;
+using Solvers = std::tuple<Direct, Gptq>;
+using Corrections = std::tuple<NoCorrection>;
+using Adaptations = std::tuple<NoAdaptation>;
+
+/// The values of a policy on which laws are tested: its defaults, and others where they take another path.
+template <class P>
+struct Variants {
+  static std::vector<P> all() { return {P{}}; }
+};
+
+template <>
+struct Variants<SmoothQuant> {
+  static std::vector<SmoothQuant> all() {
+    std::vector<SmoothQuant> all;
+    for (const auto sites : {SmoothSites::norms, SmoothSites::foldable, SmoothSites::all})
+      for (const bool fold : {true, false}) all.push_back({.alpha = fold ? 0.5 : 0.8, .sites = sites, .fold = fold});
+    all.push_back({.stream = Stream::quantized});
+    return all;
+  }
+};
+
+template <>
+struct Variants<Mse> {
+  static std::vector<Mse> all() { return {{Reduce::mean}, {Reduce::sum}}; }
+};
+
+template <>
+struct Variants<Gptq> {
+  static std::vector<Gptq> all() {
+    return {{},
+            {.order = ColumnOrder::descending},
+            {.order = ColumnOrder::descending, .static_groups = true},
+            {.block = 3},
+            {.static_groups = true},
+            {.true_sequential = true},
+            {.as_published = true}};
+  }
+};
+
+}  // namespace ptq::test
