@@ -16,7 +16,7 @@ namespace ptq {
 enum class Granularity { tensor, channel, group, token };
 
 /// Named min-max conventions of the published codes; they differ in whether zero is always in the range, in floors, in the symmetric
-/// step and in the bounds of codes. docs/core/formats.md has the table.
+/// step and in the bounds of codes. docs/number_formats.md has the table.
 using kernels::Range;
 
 /// What a format is for; it decides which granularities make sense and what is the default.

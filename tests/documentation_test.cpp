@@ -1,0 +1,88 @@
+// The snippets of docs/, compiled and true: each page shows what stands between two marks here.
+#include <ptq/methods.hpp>
+#include <ptq/quantize.hpp>
+#include <ptq/sweep.hpp>
+
+#include "catch.hpp"
+#include "tiny.hpp"
+
+using namespace ptq;
+using namespace ptq::test;
+
+TEST_CASE("nearest") {
+  // [nearest]
+  const Tensor w = at::tensor({-1.0, 0.625, 2.75}).view({1, 3});             // (out, in)
+  const Scheme scheme = Scheme::parse("int4:channel", "w", Role::weight);    // scale 0.25, zero point 4
+  const Tensor q = Nearest{}.weight({}, w, scheme);
+  CHECK(at::equal(q, at::tensor({-1.0, 0.5, 2.75}).view({1, 3})));           // 0.625 / 0.25 = 2.5 rounds to the even 2
+  // [/nearest]
+}
+
+TEST_CASE("smoothquant") {
+  const Transformer model = tiny_model(Family::llama, at::kDouble);
+  ComputedReference reference(model, tiny_tokens(), 4096);
+  // [smoothquant]
+  const SmoothQuant smoothing{.alpha = 0.8};
+  const BlockParameters block = model.load(0);
+  const NamedTensors factors = smoothing.start(model.layout(), block, reference.statistics(0));  // "s.attention_in", "s.mlp_in"
+  const BlockParameters fused = smoothing.fuse(model.layout(), block, factors);                  // computes what `block` computes
+  CHECK(at::allclose(fused.norms[0].weight * factors.at("s.attention_in"), block.norms[0].weight));
+  // [/smoothquant]
+  CHECK(factors.size() == 2);
+  FloatOperators before(model.config(), block), after(model.config(), fused);
+  const Tensor x = reference.input(0);
+  CHECK(at::allclose(model.forward(0, x, after), model.forward(0, x, before)));
+}
+
+TEST_CASE("mse") {
+  // [mse]
+  const Tensor target = at::zeros({2, 5, 8}), output = at::ones({2, 5, 8});  // 2 sequences of 5 tokens of 8 features
+  CHECK(Mse{}(target, output).item<float>() == 1);
+  CHECK(Mse{Reduce::sum}(target, output).item<float>() == 5);                // summed over tokens
+  // [/mse]
+}
+
+TEST_CASE("gptq and direct") {
+  // [gptq]
+  at::manual_seed(0);
+  const Tensor w = at::randn({16, 64});                                      // (out, in)
+  const Tensor x = at::matmul(at::randn({2, 128, 8}), at::randn({8, 64}));   // (sequences, tokens, in), of rank 8
+  Statistics stats;
+  stats.add({.hessian = true}, x);
+  stats.finish();
+  Shared shared;  // what linears of one input share: the factor of H
+  const Problem problem{.place = "w", .weight = w, .scheme = Scheme::parse("int4:g32", "w", Role::weight), .stats = &stats, .shared = &shared};
+  const auto error = [&](const Solution& s) { return at::matmul(x, (w - s.linear.weight()).t()).norm().item<double>(); };
+  CHECK(error(Gptq{}.solve(problem)) < 0.5 * error(Direct{}.solve(problem)));
+  // [/gptq]
+  // [direct]
+  const Solution plain = Direct{}.solve(problem);
+  CHECK(at::equal(plain.linear.weight(), fake_quantize(w, fit_grid(w, problem.scheme))));
+  CHECK(plain.linear.bits().per_weight() == 4 + (32 + 4) / 32.0);            // codes; a scale and a zero point for 32 weights
+  // [/direct]
+}
+
+TEST_CASE("null objects") {
+  const Transformer model = tiny_model(Family::llama);
+  // [null]
+  CHECK(label(Recipe<>{}) == "rtn");
+  CHECK(label(methods::gptq) == "gptq");
+  const Recipe<Nearest, NoSmoothing, Mse, Direct, NoCorrection, NoAdaptation> spelled_out{};
+  CHECK(label(spelled_out) == label(methods::rtn));
+  // [/null]
+  CHECK(NoSmoothing{}.fuse(model.layout(), model.load(0), {}).input_scale.size() == model.load(0).input_scale.size());
+  CHECK(!NoCorrection{}.fit(at::ones({2, 2}), {}).defined());
+  CHECK(NoAdaptation{}.steps() == 0);
+}
+
+TEST_CASE("formats") {
+  // [formats]
+  const Scheme s = Scheme::parse("int4:g64", "--weights", Role::weight);
+  CHECK(s.text() == "int4:g64:asym:range=gptq");                             // every choice spelled out; reads back the same
+  CHECK(Scheme::parse(s.text(), "--weights", Role::weight) == s);
+  CHECK(Scheme::parse("int8:token:sym", "--activations", Role::activation).text() == "int8:token:sym:range=absmax");
+  CHECK(Scheme::parse("int8:tensor", "--activations", Role::activation).text() == "int8:tensor:asym:range=awrq_activation");
+  CHECK(Scheme::parse("int8:static", "--activations", Role::activation).text() == "int8:static:asym:range=omni");
+  CHECK_THROWS_WITH(Scheme::parse("int9", "--weights", Role::weight), Catch::Matchers::ContainsSubstring("--weights"));
+  // [/formats]
+}
