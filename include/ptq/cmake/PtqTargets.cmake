@@ -69,7 +69,7 @@ function(ptq_add_test name)
   set_target_properties(${arg_TARGET} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
   add_test(NAME ${name} COMMAND ${arg_TARGET} WORKING_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" SKIP_RETURN_CODE 77 TIMEOUT 900
-    ENVIRONMENT "PTQ_DATA=${PTQ_SOURCE_DIR}/data;PTQ_BIN=${PROJECT_BINARY_DIR}/bin")
+    ENVIRONMENT "PTQ_DATA=${PTQ_SOURCE_DIR}/data;PTQ_BIN=${PROJECT_BINARY_DIR}/bin;OMP_WAIT_POLICY=PASSIVE")  # tests share cores: waiting must not spin
 endfunction()
 
 # ptq_add_benchmark(NAME [SOURCES ...]): a Google Benchmark program build/bin/NAME; SOURCES default to NAME.cpp.
