@@ -1,8 +1,6 @@
 // The command line of every driver, read strictly: CLI11 splits it, our own parsers judge the values.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -15,6 +13,7 @@
 #include <ptq/io/corpus/windows.hpp>
 
 #include "driver.hpp"
+#include "inputs.hpp"
 #include "program.hpp"
 
 namespace ptq::driver {
@@ -32,7 +31,7 @@ struct Options {
   bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false, dry_run = false;
   uint64_t seed = 0;
   int threads = 0;
-  std::string dtype = "f32";
+  std::string dtype = "f32", bos = "default";
   Precision slots;                              ///< outputs, attention, overrides; weights and activations are per row
   std::map<std::string, std::string> fields;    ///< policy fields that were given
 };
@@ -56,6 +55,12 @@ inline std::vector<std::pair<std::string, std::string>> assignments(const std::s
   return all;
 }
 
+/// Of two formats for one place the later holds, and stands last.
+inline void put(std::vector<std::pair<std::string, Scheme>>& formats, const std::string& place, const Scheme& scheme) {
+  std::erase_if(formats, [&](const auto& known) { return known.first == place; });
+  formats.emplace_back(place, scheme);
+}
+
 inline io::Sampling parse_sampling(const std::string& text) {
   for (const auto s : {io::Sampling::gptq, io::Sampling::flexround, io::Sampling::lqer})
     if (text == io::name_of(s)) return s;
@@ -70,23 +75,27 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   CLI::App app(experiment.about);
   std::vector<std::string> weights, activations, overrides, outputs, attention;
   std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = "none", factors = "none";
+  const auto path = [&app](const char* option, std::filesystem::path& to, const char* help) {
+    app.add_option(option, to, help)->check([](const std::string& text) { return text.empty() ? std::string("a path is missing") : std::string(); });
+  };
   o.calibrate = experiment.calibrate;
   app.add_option("--model", o.model, "a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--weights", weights, "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")->delimiter(',');
-  app.add_option("--activations", activations, "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")->delimiter(',');
-  app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token");
-  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT");
+  app.add_option("--weights", weights, "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--activations", activations, "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
+  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")->allow_extra_args(false);
   app.add_option("--bias", bias, "format of biases: none");
   app.add_option("--factors", factors, "format of low-rank factors: none");
-  app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins");
+  app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins")->allow_extra_args(false);
   app.add_option("--calibrate", o.calibrate, "text of the calibration samples, NAME|FILE[:NxL] (default " + experiment.calibrate + ")");
   app.add_option("--sampling", sampling, "gptq | flexround | lqer");
-  app.add_option("--evaluate", o.evaluate, "text to evaluate, NAME|FILE[:NxL]; repeatable (default " + experiment.evaluate + ")");
+  app.add_option("--evaluate", o.evaluate, "text to evaluate, NAME|FILE[:NxL]; repeatable (default " + experiment.evaluate + ")")->allow_extra_args(false);
   app.add_option("--protocol", protocol, "gptq | tail | lqer-shards");
-  app.add_option("--results", o.results, "where results go (default results.h5)");
-  app.add_option("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
+  app.add_option("--bos", o.bos, "default | none: what the tokenizer puts before a text (BOS), or nothing; calibration and evaluation alike");
+  path("--results", o.results, "where results go (default results.h5)");
+  path("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
   app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
-  app.add_option("--export", o.exported, "write the quantized model as a Hugging Face folder");
+  path("--export", o.exported, "write the quantized model as a Hugging Face folder");
   app.add_option("--export-dtype", o.export_dtype, "f32 | bf16 | f16: type of exported weights (default f32)");
   app.add_flag("--verify", o.verify, "read the export back and compare");
   app.add_flag("--resume", o.resume, "insist that there is an interrupted run to go on with");
@@ -95,8 +104,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   app.add_option("--seed", seed, "of every random choice (default 0)");
   app.add_option("--threads", threads, "0: all cores");
   app.add_option("--dtype", o.dtype, "f32 | f64: type of the computation");
-  app.add_option("--device", device, "cpu");
-  app.add_option("--json", o.json, "also write the figures as JSON");
+  app.add_option("--device", device, "cpu | cuda");
+  path("--json", o.json, "also write the figures as JSON");
   app.add_flag("--quiet", o.quiet, "nothing but the table");
   app.add_flag("--dry-run", o.dry_run, "say what would be done and what it needs");
   std::map<std::string, std::pair<std::string, std::string>> known;  // path → text, what it expects
@@ -112,9 +121,11 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   o.weights = weights, o.activations = activations;
   o.protocol = io::protocol_of(protocol);
   o.sampling = detail::parse_sampling(sampling);
-  o.seed = parse_integer<uint64_t>(seed, "--seed");
+  (void)parse_bos(o.bos);
+  o.seed = parse_integer<uint64_t>(seed, "--seed", 0, std::numeric_limits<int64_t>::max());
   o.threads = parse_integer<int>(threads, "--threads", 0, 4096);
-  if (device != "cpu") refuse("--device: '", device, "' is not available: this build computes on the CPU; only kernels run on CUDA devices");
+  if (device == "cuda") refuse("--device: cuda needs a libtorch with CUDA (PyTorch's cu126 or cu128 wheel, named by Torch_DIR when configuring) and a CUDA toolkit; this build has the CPU's; use --device cpu");
+  if (device != "cpu") refuse("--device: '", device, "' is neither cpu nor cuda");
   if (bias != "none") refuse("--bias: '", bias, "' is not available; biases stay in floating point");
   if (factors != "none") refuse("--factors: '", factors, "' is not available; no recipe here has low-rank factors");
   if (!stream.empty() && stream != "all" && stream != "last") refuse("--cache-stream: '", stream, "' is neither all nor last");
@@ -123,7 +134,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   if (o.verify && o.exported.empty()) refuse("--verify needs --export DIR");
   for (const std::string& text : outputs)
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
-      o.slots.outputs.emplace_back(key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj", Scheme::parse(format, "--outputs " + key, Role::activation));
+      detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj", Scheme::parse(format, "--outputs " + key, Role::activation));
   for (const std::string& text : attention)
     for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
       for (size_t i = 0; i < Precision::operand_names.size(); ++i)
@@ -135,7 +146,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
     for (const auto& [pattern, format] : detail::assignments(text, "--override", {})) {
       if (pattern != "head" && !pattern.starts_with("blocks.") && pattern.find('*') == std::string::npos)
         refuse("--override: '", pattern, "' matches nothing; places are head and blocks.<i>.<linear>, such as blocks.0.self_attn.q_proj");
-      o.slots.overrides.emplace_back(pattern, Scheme::parse(format, "--override " + pattern, Role::weight));
+      detail::put(o.slots.overrides, pattern, Scheme::parse(format, "--override " + pattern, Role::weight));
     }
   if (o.evaluate.empty()) o.evaluate = {experiment.evaluate};
   if (o.cache.empty()) o.cache = std::filesystem::path(o.results.string() + ".d") / "cache";

@@ -51,11 +51,7 @@ std::string with_formats(const std::string& name, const Precision& p) {
 
 /// Everything about a row that can be known before the first forward.
 void check(const Job& job, const Transformer& model) {
-  for (int64_t b = 0; b < model.blocks(); ++b)
-    for (const Site& site : model.layout().sites) {
-      const std::string place = cat("blocks.", b, ".", site.name);
-      (void)group_count(job.precision.weight(place), site.in, place);
-    }
+  ptq::check(job.stages, model, job.precision);
   (void)group_count(job.precision.weight("head"), model.config().embedding_dim, "head");
   for (const auto& [pattern, scheme] : job.precision.overrides) {
     bool met = pattern == "head";
@@ -116,9 +112,9 @@ std::pair<io::Text, io::TextSpec> calibration_text(const Options& o, const Exper
   const auto places = places_of_texts();
   try {
     return {io::load_text(spec.source, io::TextRole::calibration, places), spec};
-  } catch (const Error&) {
+  } catch (const Error& why) {
     if (o.calibrate != experiment.calibrate) throw;
-    progress.say("calibration text " + spec.source + " is not at hand; books_valid is used instead (--calibrate names another)");
+    progress.say(cat("books_valid is used for calibration (--calibrate names another): ", why.what()));
     spec.source = "books_valid";
     return {io::load_text(spec.source, io::TextRole::calibration, places), spec};
   }
@@ -132,12 +128,14 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
     length = std::min(length, usual_window(config));
     if (o.quick) count = std::min<int64_t>(count, 16), length = std::min<int64_t>(length, 512);
   }
-  const io::TokenSample sample = io::sample_tokens(text, s.model.tokenizer, o.sampling, count, length, o.seed);
+  const auto say = [&](const std::string& line) { progress.say(line); };
+  check_window("--calibrate", length, config, say);
+  const io::TokenSample sample = io::sample_tokens(text, s.model.tokenizer, o.sampling, count, length, o.seed, parse_bos(o.bos));
   s.tokens = to_tensor(sample.rows, 0, sample.rows.count());
   s.calibration = sample.digest();
   s.settings = {{"calibration.text", text.name},       {"calibration.samples", std::to_string(count)},
                 {"calibration.length", std::to_string(length)}, {"calibration.sampling", std::string(io::name_of(o.sampling))},
-                {"calibration.bos", sample.bos},       {"calibration.text_digest", text.digest},
+                {"bos", o.bos},                        {"calibration.bos", sample.bos},       {"calibration.text_digest", text.digest},
                 {"tokenizer", s.model.tokenizer.description()}, {"tokenizer.digest", s.model.tokenizer.digest()}, {"dtype", o.dtype}};
   if (!text.remark.empty()) progress.say(text.name + ": " + text.remark);
   for (const std::string& wanted : o.evaluate) {
@@ -147,7 +145,8 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
       if (const auto same = io::overlap(text, t)) refuse("--evaluate ", wanted, ": ", *same, "; choose another text, or --allow-overlap");
     int64_t n = e.count.value_or(0), window = e.length.value_or(usual_window(config));
     if (o.quick && wanted == experiment.evaluate) n = n == 0 ? 8 : std::min<int64_t>(n, 8), window = std::min<int64_t>(window, 512);
-    s.texts.push_back(cut(t, s.model.tokenizer, o.protocol, window, n));
+    check_window("--evaluate", window, config, say);
+    s.texts.push_back(cut(t, s.model.tokenizer, o.protocol, window, n, parse_bos(o.bos)));
     s.settings.emplace_back("evaluation." + t.name + ".bos", s.texts.back().bos);
     s.settings.emplace_back("evaluation." + t.name + ".text_digest", t.digest);
   }
@@ -156,8 +155,7 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
 std::string run_digest(const Job& job, const Shared& s, const Options& o) {
   Sha256 d;
   d.field("schema", ptq::detail::block_schema).field("model", s.model.digest).field("calibration", s.calibration);
-  d.field("seed", o.seed).field("dtype", o.dtype).field("threads", at::get_num_threads()).field("isa", kernels::text(kernels::isa()));
-  d.field("batch", batch_tokens);
+  d.field("seed", o.seed).field("dtype", o.dtype).field("bos", o.bos).field("arithmetic", arithmetic()).field("batch", batch_tokens);
   for (const auto& [name, text] : job.stages.description) d.field(name, text);
   for (const auto& [name, text] : job.precision.slots()) d.field(name, text);
   return d.hex().substr(0, 24);
@@ -193,18 +191,21 @@ double bits_per_parameter(const Model& model, const BitCount& linears, const Bit
 
 results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
   results::Run run = blank_run(s, o);
-  run.label = "full precision", run.recipe = "none", run.full_precision = true;
+  run.label = "full precision" + bos_suffix(o.bos), run.recipe = "none", run.full_precision = true;
   run.bits_per_weight = run.model_bits_per_parameter = 16;
   Sha256 d;
-  d.field("full precision", s.model.digest).field("dtype", o.dtype).field("threads", at::get_num_threads());
+  d.field("full precision", s.model.digest).field("dtype", o.dtype).field("bos", o.bos).field("arithmetic", arithmetic());
   const auto begun = std::chrono::steady_clock::now();
   for (const EvaluationText& text : s.texts) {
     progress.begin("full precision, " + text.name);
-    const FullPrecisionKey key{s.model.digest, s.model.tokenizer.digest(), text.digest, text.protocol, o.dtype, text.length, text.count};
+    const FullPrecisionKey key{s.model.digest, s.model.tokenizer.digest(), text.digest, text.protocol, o.dtype, text.ids, arithmetic(), text.length, text.count};
     bool found = false;
     s.reference.push_back(cached_full_precision(o.cache, key, found, [&] {
       PerplexityOptions options;
-      options.on_block = [&](int64_t b) { progress.at(b, "evaluate"); };
+      options.on_block = [&](int64_t b) {
+        stop_if_interrupted("while full precision was evaluated");
+        progress.at(b, "evaluate");
+      };
       return perplexity(*s.model.transformer, s.model.transformer->load_head(), text.windows, float_operators(*s.model.transformer), options);
     }));
     run.evaluations.push_back(to_result(text, s.reference.back(), nullptr));
@@ -219,7 +220,7 @@ results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
 results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunStore& store, const Options& o, Progress& progress) {
   const Transformer& model = *s.model.transformer;
   results::Run run = blank_run(s, o);
-  run.label = job.label, run.recipe = job.stages.label, run.digest = job.digest;
+  run.label = job.label + bos_suffix(o.bos), run.recipe = job.stages.label, run.digest = job.digest;
   run.description = job.stages.description, run.precision = job.precision.slots();
   const int64_t before = store.committed();
   if (before > 0) progress.say(cat(job.label, ": ", before == model.blocks() ? "all" : std::to_string(before), " of ", model.blocks(), " blocks were committed earlier"));
@@ -230,10 +231,7 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
   walk.progress = [&](int64_t block, const std::string& stage) { progress.at(block, stage); };
   walk.interrupted = [] { return interrupted != 0; };
   const int64_t done = quantize(job.stages, model, s.tokens, reference, store, walk);
-  if (done < model.blocks()) {
-    progress.end(cat("interrupted after ", done, " of ", model.blocks(), " blocks, which are safe; the same command goes on from there"));
-    return run;
-  }
+  if (done < model.blocks()) stop_if_interrupted(cat("after ", done, " of ", model.blocks(), " blocks of ", job.label, " were committed"));
   BitCount bits;
   for (int64_t b = 0; b < done; ++b) {
     const BlockReport report = store.report(b);
@@ -251,7 +249,10 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
   for (size_t i = 0; i < s.texts.size(); ++i) {
     PerplexityOptions options;
     options.batch = formats_of(job.precision, model.layout(), 0).per_call() ? 1 : 0;
-    options.on_block = [&](int64_t b) { progress.at(b, "evaluate " + s.texts[i].name); };
+    options.on_block = [&](int64_t b) {
+      stop_if_interrupted(cat("while ", job.label, ", all of whose blocks are committed, was evaluated"));
+      progress.at(b, "evaluate " + s.texts[i].name);
+    };
     const Perplexity p = perplexity(model, head, s.texts[i].windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); }, options);
     run.evaluations.push_back(to_result(s.texts[i], p, &s.reference[i]));
   }
@@ -289,9 +290,19 @@ void finish(const Options& o, const std::vector<results::Run>& runs, const std::
   if (!o.json.empty()) results::write_json(o.json, runs);
 }
 
+/// Fails now where something could not be written at the end.
+void require_places(const Options& o) {
+  results::require_writable(o.results);
+  std::error_code error;
+  std::filesystem::create_directories(o.cache, error);
+  if (error) fail(o.cache.string(), ": cannot be made: ", error.message());
+  const io::AtomicFile cache(o.cache / "probe.h5");
+  if (!o.json.empty()) const io::AtomicFile json(o.json);
+}
+
 int run_all(const Options& o, const Experiment& experiment) {
   if (o.threads > 0) at::set_num_threads(o.threads);
-  if (!o.dry_run) results::require_writable(o.results);
+  if (!o.dry_run) require_places(o);
   Shared s{open_model(o.model, parse_dtype(o.dtype)), {}, {}, {}, {}, {}};
   const Transformer& model = *s.model.transformer;
   Progress progress(o.quiet, model.blocks());
@@ -308,8 +319,8 @@ int run_all(const Options& o, const Experiment& experiment) {
   }
   if (!o.exported.empty()) check_export(chosen, s.model);
   if (o.resume) {
-    const bool any = std::any_of(jobs.begin(), jobs.end(), [&](const Job& j) { return std::filesystem::exists(results::runs_folder(o.results) / j.digest); });
-    if (!any) refuse("--resume: no interrupted run with these arguments beside ", o.results.string());
+    const auto begun = [&](const Job& job) { return std::filesystem::exists(results::runs_folder(o.results) / job.digest / "block_0000.h5"); };
+    if (std::none_of(jobs.begin(), jobs.end(), begun)) refuse("--resume: beside ", o.results.string(), " no run with these arguments has committed a block; without --resume it starts");
   }
   catch_interrupt();
 
@@ -318,8 +329,11 @@ int run_all(const Options& o, const Experiment& experiment) {
   std::unique_ptr<ReferenceStream> reference;
   progress.begin("reference stream");
   if (chosen.cache_all) {
-    const CacheKey key{s.model.digest, s.model.tokenizer.digest(), s.calibration, o.dtype};
-    auto cached = std::make_unique<CachedReference>(chosen.cache, key, model, s.tokens, batch_tokens, [&](int64_t b) { progress.at(b, "float"); });
+    const CacheKey key{s.model.digest, s.model.tokenizer.digest(), s.calibration, o.dtype, arithmetic()};
+    auto cached = std::make_unique<CachedReference>(chosen.cache, key, model, s.tokens, batch_tokens, [&](int64_t b) {
+      stop_if_interrupted("while the reference stream was computed");
+      progress.at(b, "float");
+    });
     progress.end(cached->found() ? "from the cache" : "computed");
     reference = std::move(cached);
   } else {
@@ -327,15 +341,11 @@ int run_all(const Options& o, const Experiment& experiment) {
   }
   std::string exported;
   for (const Job& job : jobs) {
+    stop_if_interrupted("before " + job.label);
     RunStore store(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks());
     runs.push_back(run_row(job, s, *reference, store, chosen, progress));
-    if (runs.back().evaluations.empty()) return 130;
     results::save(o.results, runs.back());
     if (!o.exported.empty() && (job.exported || jobs.size() == 1)) exported = export_row(chosen, s.model, job.label, job.precision, store, s.texts, progress);
-    if (interrupted) {
-      progress.say("interrupted; finished rows are in " + o.results.string() + ", the same command goes on with the next");
-      return 130;
-    }
   }
   finish(chosen, runs, exported);
   return 0;
@@ -344,7 +354,15 @@ int run_all(const Options& o, const Experiment& experiment) {
 }  // namespace
 
 int run(int argc, char** argv, const Experiment& experiment) {
-  return guarded([&] { return run_all(parse(argc, argv, experiment), experiment); });
+  return guarded([&] {
+    const Options o = parse(argc, argv, experiment);
+    try {
+      return run_all(o, experiment);
+    } catch (const Interrupted& stop) {
+      std::fprintf(stderr, "\ninterrupted %s; what is done is safe in %s.d, the same command goes on from there\n", stop.place.c_str(), o.results.c_str());
+      return 130;
+    }
+  });
 }
 
 }  // namespace ptq::driver

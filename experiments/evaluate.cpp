@@ -1,6 +1,4 @@
 // evaluate: a committed run, or a model folder, on further texts, without quantizing again.
-#include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <filesystem>
 

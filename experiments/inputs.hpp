@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <ptq/core/digest.hpp>
 #include <ptq/evaluate/perplexity.hpp>
 #include <ptq/io/checkpoint.hpp>
 #include <ptq/io/corpus/named_texts.hpp>
@@ -68,18 +69,37 @@ struct Model {
 
 /// Windows of one text, ready to evaluate.
 struct EvaluationText {
-  std::string name, protocol, digest, bos;
+  std::string name, protocol, digest, ids, bos;  ///< digests of the text and of the token ids of its windows
   int64_t length = 0, count = 0;
   std::vector<Tensor> windows;  ///< full windows (n, length), then perhaps a shorter tail (1, rest)
 };
 
-[[nodiscard]] inline EvaluationText cut(const io::Text& text, const io::Tokenizer& tokenizer, io::Protocol protocol, int64_t length, int64_t count) {
-  const io::TokenWindows w = io::cut_windows(text, tokenizer, protocol, length, count);
-  EvaluationText e{text.name, std::string(io::name_of(protocol)), text.digest, w.bos, w.length, w.rows.count(), {}};
+[[nodiscard]] inline EvaluationText cut(const io::Text& text, const io::Tokenizer& tokenizer, io::Protocol protocol, int64_t length, int64_t count, io::Special special) {
+  const io::TokenWindows w = io::cut_windows(text, tokenizer, protocol, length, count, special);
+  const std::string ids = Sha256().field("ids", std::as_bytes(std::span(w.rows.ids))).hex();
+  EvaluationText e{text.name, std::string(io::name_of(protocol)), text.digest, ids, w.bos, w.length, w.rows.count(), {}};
   const int64_t full = w.rows.even() ? e.count : e.count - 1;
   if (full > 0) e.windows.push_back(to_tensor(w.rows, 0, full));
   if (full < e.count) e.windows.push_back(to_tensor(w.rows, full, 1));
   return e;
+}
+
+/// --bos default|none.
+[[nodiscard]] inline io::Special parse_bos(const std::string& text) {
+  if (text == "default") return io::Special::default_;
+  if (text == "none") return io::Special::none;
+  refuse("--bos: '", text, "' is neither default (what the tokenizer puts before a text) nor none");
+}
+
+/// What a label adds where the first token is left out, so that rows of both kinds can stand in one table.
+[[nodiscard]] inline std::string bos_suffix(const std::string& bos) { return bos == "none" ? ", no BOS" : ""; }
+
+/// Refuses windows that the model has no positions for; says so where it has them but has not learned them.
+template <class Say>
+void check_window(const std::string& option, int64_t length, const ModelConfig& config, const Say& say) {
+  if (length <= config.max_positions) return;
+  if (config.is_opt()) refuse(option, ": ", length, " tokens are more than the model's ", config.max_positions, " positions; give at most so many after the x of NxL");
+  say(cat(option, ": ", length, " tokens are more than the ", config.max_positions, " positions the model was made for; its losses will be high"));
 }
 
 /// Window of a text when the command line does not say: 2048, or what the model can see.
@@ -101,6 +121,11 @@ struct EvaluationText {
 
 [[nodiscard]] inline results::Texts versions() {
   return {{"ptq", PTQ_VERSION}, {"libtorch", torch_version}, {"hdf5", io::hdf5::library_version()}, {"compiler", results::compiler()}};
+}
+
+/// What decides the last bits of a computation besides its inputs: part of every key.
+[[nodiscard]] inline std::string arithmetic() {
+  return cat(at::get_num_threads(), " threads, ", kernels::text(kernels::isa()), ", libtorch ", torch_version);
 }
 
 [[nodiscard]] inline results::Texts machine() {

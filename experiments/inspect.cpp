@@ -1,6 +1,4 @@
 // inspect: what a model file holds, its token ids, its losses on a text, and what it says.
-#include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <filesystem>
 #include <random>

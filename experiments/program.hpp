@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <c10/util/Exception.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +9,7 @@
 #include <new>
 #include <string>
 
-#include <ptq/core/error.hpp>
+#include <ptq/core/tensor.hpp>
 
 namespace ptq::driver {
 

@@ -13,6 +13,15 @@ namespace ptq::driver {
 /// Set by the first Ctrl-C; the second one ends the program at once.
 inline volatile std::sig_atomic_t interrupted = 0;
 
+/// Thrown where nothing has to be finished first; `place` completes "interrupted …".
+struct Interrupted {
+  std::string place;
+};
+
+inline void stop_if_interrupted(const std::string& place) {
+  if (interrupted) throw Interrupted{place};
+}
+
 inline void catch_interrupt() {
   std::signal(SIGINT, [](int) {
     interrupted = 1;

@@ -34,7 +34,7 @@ DOORS = {
     "ATen": (r"^(ATen|c10|torch|caffe2)/", r"^include/ptq/core/(tensor|minimize|affine)\.hpp$", 3),  # affine calls an operator by name
     "HDF5": (r"^(hdf5|H5\w+)(_hl)?\.h$|^H5Cpp|^highfive", r"^include/ptq/io/hdf5(\.hpp$|/)", 1),
     "nlohmann": (r"^nlohmann/", r"^(include/ptq/io/json\.hpp|experiments/driver\.cpp)$", 2),
-    "CLI11": (r"^CLI/", r"^experiments/(driver\.cpp|command_line\.hpp)$", 1),
+    "CLI11": (r"^CLI/", r"^experiments/program\.hpp$", 1),
     "PCRE2": (r"^pcre2", r"^include/ptq/io/", 1),
     "SentencePiece": (r"^sentencepiece", r"^include/ptq/io/", 1),
     "utf8proc": (r"^utf8proc", r"^include/ptq/io/", 1),
