@@ -56,7 +56,8 @@ inline constexpr std::ptrdiff_t max_block_columns = 1024;
 template <class T>
 std::size_t column_block_workspace(std::ptrdiff_t cols);
 
-/// Round rows [begin, end) of the block. float zero points must lie within +-2^22.
+/// Round rows [begin, end) of the block. Outputs may be the inputs. Codes are exact for zero points within +-2^24 (float) or +-2^30
+/// (double).
 template <class T>
 Status column_block(const ColumnBlock<T>& block, Rows rows, void* workspace, std::size_t workspace_bytes);
 
