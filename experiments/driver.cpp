@@ -268,16 +268,23 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
 
 void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o) {
   const Transformer& model = *s.model.transformer;
-  const double stream = cache_bytes(model.config(), s.tokens.size(0), s.tokens.size(1), o.dtype == "f64" ? 8 : 4);
-  double block = 0, hessian = 0;
-  for (const Site& site : model.layout().sites) block += 4.0 * static_cast<double>(site.out * site.in);
-  for (const InputGroup& g : model.layout().groups) hessian += 4.0 * static_cast<double>(g.width * g.width);
-  const double walk = 2 * stream / static_cast<double>(model.blocks() + 1);
+  const int64_t element = o.dtype == "f64" ? 8 : 4;
+  const auto bytes = [&](int64_t a, int64_t b) { return static_cast<double>(element) * static_cast<double>(a) * static_cast<double>(b); };
+  const double cache = cache_bytes(model.config(), s.tokens.size(0), s.tokens.size(1), element);
+  double block = 0, hessians = 0, windows = 0;
+  for (const Site& site : model.layout().sites) block += bytes(site.out, site.in);
+  for (const InputGroup& g : model.layout().groups) hessians += 2 * bytes(g.width, g.width);
+  for (const EvaluationText& t : s.texts) windows = std::max(windows, bytes(t.count * t.length, model.config().hidden));
+  const double streams = 4 * bytes(s.tokens.numel(), model.config().hidden);  // both streams, before and after a block
+  const double tables = 2 * bytes(model.config().vocab, model.config().embedding_dim);
+  const double peak = 3 * block + std::max(streams + hessians, windows) + tables + 0.5e9;
+  const auto gb = [](double b) { return results::detail::decimal(b / 1e9, 3); };
   std::printf("model        %s: %s, %ld blocks, hidden %ld\n", s.model.files->path().c_str(), std::string(name(model.config().family)).c_str(), static_cast<long>(model.blocks()), static_cast<long>(model.config().hidden));
   std::printf("calibration  %ld x %ld tokens of %s\n", static_cast<long>(s.tokens.size(0)), static_cast<long>(s.tokens.size(1)), s.settings.front().second.c_str());
   for (const EvaluationText& t : s.texts) std::printf("evaluation   %ld windows of %ld tokens of %s, protocol %s\n", static_cast<long>(t.count), static_cast<long>(t.length), t.name.c_str(), t.protocol.c_str());
-  std::printf("cache        %s: %.2f GB on disk in %s\n", o.cache_all ? "all block inputs" : "none, recomputed along the way", o.cache_all ? stream / 1e9 : 0.0, o.cache.c_str());
-  std::printf("memory       about %.2f GB: block %.2f, streams %.2f, Hessians %.2f, and up to 1 for the rest\n", (block * 3 + walk * 2 + hessian * 2) / 1e9 + 1, block * 3 / 1e9, walk * 2 / 1e9, hessian * 2 / 1e9);
+  std::printf("cache        %s GB on disk in %s: %s\n", o.cache_all ? gb(cache).c_str() : "0.000", o.cache.c_str(), o.cache_all ? "inputs of all blocks" : "inputs of blocks are computed along the way");
+  std::printf("memory       at most %s GB: weights of one block %s (three times), streams %s and Hessians %s, or windows of evaluation %s, embedding and head %s, 0.5 for the rest\n", gb(peak).c_str(),
+              gb(block).c_str(), gb(streams).c_str(), gb(hessians).c_str(), gb(windows).c_str(), gb(tables).c_str());
   for (const Job& job : jobs) {
     std::printf("row          %s: smooth%s, observe%s, solve, advance, evaluate\n", job.label.c_str(), job.stages.learns() ? ", learn" : "", job.stages.solver->needs().any() ? "" : " nothing");
   }
@@ -297,7 +304,7 @@ void require_places(const Options& o) {
   std::filesystem::create_directories(o.cache, error);
   if (error) fail(o.cache.string(), ": cannot be made: ", error.message());
   const io::AtomicFile cache(o.cache / "probe.h5");
-  if (!o.json.empty()) const io::AtomicFile json(o.json);
+  if (!o.json.empty()) (void)io::AtomicFile(o.json);
 }
 
 int run_all(const Options& o, const Experiment& experiment) {
@@ -308,7 +315,13 @@ int run_all(const Options& o, const Experiment& experiment) {
   Progress progress(o.quiet, model.blocks());
   std::vector<Job> jobs = plan(experiment, o, model, progress);
   read_texts(s, o, experiment, progress);
+  std::set<std::string> digests;
   for (Job& job : jobs) job.digest = run_digest(job, s, o);
+  std::erase_if(jobs, [&](const Job& job) {
+    const bool again = !digests.insert(job.digest).second;
+    if (again) progress.say("left out: " + job.label + ": the same run as another row");
+    return again;
+  });
 
   Options chosen = o;
   const double stream = cache_bytes(model.config(), s.tokens.size(0), s.tokens.size(1), o.dtype == "f64" ? 8 : 4);
@@ -323,6 +336,9 @@ int run_all(const Options& o, const Experiment& experiment) {
     if (std::none_of(jobs.begin(), jobs.end(), begun)) refuse("--resume: beside ", o.results.string(), " no run with these arguments has committed a block; without --resume it starts");
   }
   catch_interrupt();
+
+  std::vector<std::unique_ptr<RunStore>> stores;  // locked now: a second writer hears of it before anything is computed
+  for (const Job& job : jobs) stores.push_back(std::make_unique<RunStore>(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks()));
 
   std::vector<results::Run> runs{full_precision(s, chosen, progress)};
   results::save(o.results, runs.front());
@@ -340,9 +356,10 @@ int run_all(const Options& o, const Experiment& experiment) {
     reference = std::make_unique<ComputedReference>(model, s.tokens, batch_tokens);
   }
   std::string exported;
-  for (const Job& job : jobs) {
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const Job& job = jobs[i];
+    RunStore& store = *stores[i];
     stop_if_interrupted("before " + job.label);
-    RunStore store(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks());
     runs.push_back(run_row(job, s, *reference, store, chosen, progress));
     results::save(o.results, runs.back());
     if (!o.exported.empty() && (job.exported || jobs.size() == 1)) exported = export_row(chosen, s.model, job.label, job.precision, store, s.texts, progress);

@@ -11,6 +11,9 @@
 #include "progress.hpp"
 
 namespace ptq::driver {
+
+extern const char* const revision;
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -40,14 +43,16 @@ Committed open_run(const fs::path& path) {
 }
 
 int evaluate(int argc, char** argv) {
-  std::string path, model_path, protocol = "gptq", threads = "0";
+  std::string path, model_path, protocol = "gptq", threads = "0", bos;
   std::vector<std::string> wanted;
   fs::path json;
-  bool quiet = false;
+  bool quiet = false, allow_overlap = false;
   CLI::App app("A committed run or a model folder on further texts");
   app.add_option("RUN|DIR", path, "RESULTS.d/<digest>, or a model: a Hugging Face folder or a .gguf file")->required();
-  app.add_option("--evaluate", wanted, "NAME|FILE[:NxL]; repeatable (wikitext2)");
+  app.add_option("--evaluate", wanted, "NAME|FILE[:NxL]; repeatable (wikitext2)")->allow_extra_args(false);
   app.add_option("--protocol", protocol, "gptq | tail | lqer-shards");
+  app.add_option("--bos", bos, "default | none: what the tokenizer puts before a text (as the run did; default)");
+  app.add_flag("--allow-overlap", allow_overlap, "evaluate on the run's calibration text");
   app.add_option("--model", model_path, "the run's model, if it has moved");
   app.add_option("--threads", threads, "0: all cores");
   app.add_option("--json", json, "also write the figures as JSON");
@@ -66,15 +71,26 @@ int evaluate(int argc, char** argv) {
   if (committed && m.digest != entry(committed->run.model, "digest")) fail(m.files->path(), ": is not the model this run quantized (its digest differs); --model names it");
   const Transformer& model = *m.transformer;
 
+  if (bos.empty()) bos = committed ? entry(committed->run.settings, "bos") : "default";
+  Progress progress(quiet, model.blocks());
   std::vector<EvaluationText> texts;
   for (const std::string& text : wanted) {
     const io::TextSpec spec = io::parse_text_spec(text);
-    texts.push_back(cut(io::load_text(spec.source, io::TextRole::evaluation, places_of_texts()), m.tokenizer, rule, spec.length.value_or(usual_window(model.config())), spec.count.value_or(0)));
+    const io::Text read = io::load_text(spec.source, io::TextRole::evaluation, places_of_texts());
+    if (committed && !allow_overlap && read.digest == entry(committed->run.settings, "calibration.text_digest"))
+      refuse("--evaluate ", text, ": the run was calibrated on this text; choose another, or --allow-overlap");
+    const int64_t window = spec.length.value_or(usual_window(model.config()));
+    check_window("--evaluate", window, model.config(), [&](const std::string& line) { progress.say(line); });
+    texts.push_back(cut(read, m.tokenizer, rule, window, spec.count.value_or(0), parse_bos(bos)));
   }
-  Progress progress(quiet, model.blocks());
   results::Run reference;
-  reference.label = is_model ? fs::path(path).filename().string() : "full precision";
+  reference.label = (is_model ? fs::absolute(path).lexically_normal().filename().string() : "full precision") + bos_suffix(bos);
   reference.full_precision = true;
+  reference.recipe = "none", reference.revision = revision, reference.started = results::utc_now();
+  reference.model = {{"path", fs::absolute(m.files->path()).string()}, {"digest", m.digest}, {"family", std::string(name(model.config().family))}};
+  reference.settings = {{"dtype", dtype}, {"bos", bos}, {"tokenizer", m.tokenizer.description()}, {"tokenizer.digest", m.tokenizer.digest()}};
+  for (const EvaluationText& t : texts) reference.settings.insert(reference.settings.end(), {{"evaluation." + t.name + ".bos", t.bos}, {"evaluation." + t.name + ".text_digest", t.digest}});
+  reference.versions = versions(), reference.machine = machine();
   std::vector<Perplexity> plain;
   const auto timed = [&](results::Run& run, const std::function<Perplexity(const EvaluationText&, const PerplexityOptions&)>& compute, bool paired) {
     const auto begun = std::chrono::steady_clock::now();
@@ -95,7 +111,7 @@ int evaluate(int argc, char** argv) {
   if (committed) {
     results::Run run = committed->run;
     run.evaluations.clear();
-    const RunStore store(committed->folder, model.layout(), model.blocks());
+    const RunStore store(committed->folder, model.layout(), model.blocks(), RunStore::Access::read);
     if (store.committed() < model.blocks()) fail(committed->folder.string(), ": ", store.committed(), " of ", model.blocks(), " blocks are there; run the same command again to complete it");
     Head head = model.load_head();
     if (const std::string format = entry(run.precision, "override.head"); !format.empty()) quantize_head(head, Scheme::parse(format, "head", Role::weight));

@@ -12,6 +12,7 @@
 #include <ptq/core/digest.hpp>
 #include <ptq/io/file_lock.hpp>
 #include <ptq/io/hdf5_tensor.hpp>
+#include <ptq/io/made_again.hpp>
 
 namespace ptq {
 
@@ -23,6 +24,7 @@ struct CacheKey {
   std::string tokenizer;  ///< its description
   std::string sampling;   ///< text digest, scheme, seed, sizes
   std::string dtype;
+  std::string arithmetic; ///< threads, instructions, library: what decides the last bits
 
   [[nodiscard]] std::string digest(const Tensor& tokens) const {
     const Tensor ids = tokens.to(at::kLong).contiguous();
@@ -32,6 +34,7 @@ struct CacheKey {
         .field("tokenizer", tokenizer)
         .field("sampling", sampling)
         .field("dtype", dtype)
+        .field("arithmetic", arithmetic)
         .field("tokens", io::bytes_of(ids))
         .hex();
   }
@@ -42,7 +45,8 @@ struct CacheKey {
   return static_cast<double>(config.layers + 1) * static_cast<double>(sequences * length * config.hidden * element);
 }
 
-/// Reads the reference stream from a cache file; makes the file first where it is absent.
+/// Reads the reference stream from a cache file; makes the file first where it is absent. Rows of the large datasets lie outside the
+/// file's seal, so each has a SHA-256 of its own, checked when the row is read.
 class CachedReference : public ReferenceStream {
  public:
   /// `told` hears which block is computed. tokens (N, T).
@@ -65,24 +69,46 @@ class CachedReference : public ReferenceStream {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
   Tensor input(int64_t block) override {
-    const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
-    Tensor x = io::get(file, "stream", block, 1).squeeze(0);  // (N, T, hidden)
-    return x;
+    return io::made_again([&] {
+      const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
+      const Tensor x = io::get(file, "stream", block, 1).squeeze(0);  // (N, T, hidden)
+      require_same(file, "sha256/stream", block, Sha256().update(io::bytes_of(x)));
+      return x;
+    });
   }
   std::vector<Statistics> statistics(int64_t block) override {
-    const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
-    std::vector<Statistics> all;
-    for (const InputGroup& group : layout_.groups) {
-      const auto row = [&](const char* what) { return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0); };  // (width)
-      Statistics s;
-      s.sequences = file.attribute<int64_t>("/", "sequences"), s.tokens = file.attribute<int64_t>("/", "tokens");
-      s.absmax = row("absmax"), s.low = row("low"), s.high = row("high"), s.sum_abs = row("sum_abs");
-      all.push_back(std::move(s));
-    }
-    return all;
+    return io::made_again([&] {
+      const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
+      std::vector<Statistics> all;
+      for (const InputGroup& group : layout_.groups) {
+        const auto row = [&](const char* what) { return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0); };  // (width)
+        Statistics s;
+        s.sequences = file.attribute<int64_t>("/", "sequences"), s.tokens = file.attribute<int64_t>("/", "tokens");
+        s.absmax = row("absmax"), s.low = row("low"), s.high = row("high"), s.sum_abs = row("sum_abs");
+        all.push_back(std::move(s));
+      }
+      require_same(file, "sha256/statistics", block, digest(all));
+      return all;
+    });
   }
 
  private:
+  static constexpr int64_t hex_digits = 64;
+
+  static std::array<Tensor, 4> rows(const Statistics& s) { return {s.absmax.contiguous(), s.low.contiguous(), s.high.contiguous(), s.sum_abs.contiguous()}; }
+
+  static Sha256 digest(const std::vector<Statistics>& all) {
+    Sha256 d;
+    for (const Statistics& s : all)
+      for (const Tensor& row : rows(s)) d.update(io::bytes_of(row));
+    return d;
+  }
+  static void require_same(const io::Hdf5Reader& file, const std::string& dataset, int64_t row, const Sha256& found) {
+    const Tensor kept = io::get(file, dataset, row, 1).contiguous();  // (1, 64) characters
+    if (std::string(reinterpret_cast<const char*>(io::bytes_of(kept).data()), kept.nbytes()) != found.hex())
+      fail(file.path().string(), ": is damaged: block ", row, " is not what was written");
+  }
+
   void make(const CacheKey& key, const Transformer& model, const Tensor& tokens, int64_t batch_tokens, const std::function<void(int64_t)>& told) const {
     Tensor x = model.embed(tokens);  // (N, T, hidden)
     const int64_t blocks = model.blocks(), n = x.size(0), t = x.size(1), hidden = x.size(2);
@@ -91,24 +117,36 @@ class CachedReference : public ReferenceStream {
     for (const InputGroup& g : layout_.groups)
       for (const char* what : {"absmax", "low", "high", "sum_abs"})
         sets.push_back({std::string(what) + "/" + g.name, std::string(what) == "sum_abs" ? io::DType::f64 : type, {blocks, g.width}});
+    const size_t stream_digests = sets.size(), statistics_digests = stream_digests + 1;
+    sets.push_back({"sha256/stream", io::DType::u8, {blocks + 1, hex_digits}});
+    sets.push_back({"sha256/statistics", io::DType::u8, {blocks, hex_digits}});
     io::Hdf5Bulk file(path_, sets, [&](io::Hdf5Writer& f) {
       f.attribute("/", "schema", cache_schema);
       f.attribute("/", "model", key.model), f.attribute("/", "tokenizer", key.tokenizer);
-      f.attribute("/", "sampling", key.sampling), f.attribute("/", "dtype", key.dtype);
+      f.attribute("/", "sampling", key.sampling), f.attribute("/", "dtype", key.dtype), f.attribute("/", "arithmetic", key.arithmetic);
       f.attribute("/", "sequences", n), f.attribute("/", "tokens", n * t);
       io::put(f, "tokens", tokens.to(at::kInt));
     });
-    file.write(0, 0, io::bytes_of(x.contiguous()));
+    const auto write_digest = [&](size_t set, int64_t row, const Sha256& d) {
+      const std::string text = d.hex();
+      file.write(set, row, std::as_bytes(std::span(text.data(), text.size())));
+    };
+    const auto write_stream = [&](int64_t row) {
+      const Tensor whole = x.contiguous();
+      file.write(0, row, io::bytes_of(whole));
+      write_digest(stream_digests, row, Sha256().update(io::bytes_of(whole)));
+    };
+    write_stream(0);
     for (int64_t block = 0; block < blocks; ++block) {
       if (told) told(block);
       std::vector<Statistics> stats;
       x = reference_forward(model, block, x, stats, batch_tokens);
-      file.write(0, block + 1, io::bytes_of(x));
+      write_stream(block + 1);
       for (size_t g = 0; g < stats.size(); ++g) {
-        const Statistics& s = stats[g];
-        const std::array<Tensor, 4> rows{s.absmax.contiguous(), s.low.contiguous(), s.high.contiguous(), s.sum_abs.contiguous()};
-        for (size_t k = 0; k < rows.size(); ++k) file.write(1 + 4 * g + k, block, io::bytes_of(rows[k]));
+        const std::array<Tensor, 4> all = rows(stats[g]);
+        for (size_t k = 0; k < all.size(); ++k) file.write(1 + 4 * g + k, block, io::bytes_of(all[k]));
       }
+      write_digest(statistics_digests, block, digest(stats));
     }
     file.commit();
   }

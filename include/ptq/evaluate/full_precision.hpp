@@ -8,16 +8,30 @@
 #include <ptq/core/digest.hpp>
 #include <ptq/evaluate/perplexity.hpp>
 #include <ptq/io/hdf5.hpp>
+#include <ptq/io/made_again.hpp>
 
 namespace ptq {
 
 /// What those losses follow from.
 struct FullPrecisionKey {
   std::string model, tokenizer, text, protocol, dtype;  ///< digests and names
+  std::string ids;                                      ///< digest of the windows' token ids, the first one (BOS or not) included
+  std::string arithmetic;                               ///< threads, instructions, library
   int64_t window = 0, windows = 0;
 
   [[nodiscard]] std::string digest() const {
-    return Sha256().field("full precision", 1).field("model", model).field("tokenizer", tokenizer).field("text", text).field("protocol", protocol).field("dtype", dtype).field("window", window).field("windows", windows).hex();
+    return Sha256()
+        .field("full precision", 1)
+        .field("model", model)
+        .field("tokenizer", tokenizer)
+        .field("text", text)
+        .field("protocol", protocol)
+        .field("dtype", dtype)
+        .field("ids", ids)
+        .field("arithmetic", arithmetic)
+        .field("window", window)
+        .field("windows", windows)
+        .hex();
   }
 };
 
@@ -26,10 +40,11 @@ struct FullPrecisionKey {
                                                       const std::function<Perplexity()>& compute) {
   const auto path = cache / (key.digest() + ".h5");
   found = std::filesystem::exists(path);
-  if (found) {
-    const io::Hdf5Reader file(path, io::Hdf5Origin::ours);
-    return {file.read<double>("nll"), file.read<int64_t>("predicted"), file.attribute<int64_t>("/", "tokens")};
-  }
+  if (found)
+    return io::made_again([&] {
+      const io::Hdf5Reader file(path, io::Hdf5Origin::ours);
+      return Perplexity{file.read<double>("nll"), file.read<int64_t>("predicted"), file.attribute<int64_t>("/", "tokens")};
+    });
   Perplexity p = compute();
   std::error_code error;
   std::filesystem::create_directories(cache, error);

@@ -38,7 +38,7 @@ class FileLock {
       const std::string holder = read_holder();
       ::close(std::exchange(descriptor_, -1));
       if (error != EWOULDBLOCK) fail(path.string(), ": cannot be locked: ", std::strerror(error));
-      fail(path.string(), ": is being written by ", holder.empty() ? "another process" : "process " + holder,
+      fail(path.string(), ": is being written by ", holder.empty() ? "another process" : "process " + holder, ", which holds ", name,
            "; wait for it to end or write to another file");
     }
     const std::string pid = std::to_string(::getpid());

@@ -13,6 +13,7 @@
 
 #include <ptq/io/atomic_file.hpp>
 #include <ptq/io/file_lock.hpp>
+#include <ptq/io/made_again.hpp>
 #include <ptq/quantize.hpp>
 #include <ptq/run/block_file.hpp>
 
@@ -74,11 +75,14 @@ inline void save_report(const std::filesystem::path& path, const BlockReport& r)
 
 }  // namespace detail
 
-/// The state of one run; holds its folder's lock as long as it lives.
+/// The state of one run; a writer holds its folder's lock as long as it lives.
 class RunStore : public CommitSink {
  public:
-  /// `folder` is named by the digest of everything that changes bytes; another writer in it is an error.
-  RunStore(std::filesystem::path folder, const Layout& layout, int64_t blocks) : folder_(std::move(folder)), layout_(layout), blocks_(blocks) {
+  enum class Access { read, write };
+
+  /// `folder` is named by the digest of everything that changes bytes; another writer in it is an error. Readers see whole blocks always.
+  RunStore(std::filesystem::path folder, const Layout& layout, int64_t blocks, Access access = Access::write) : folder_(std::move(folder)), layout_(layout), blocks_(blocks) {
+    if (access == Access::read) return;
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
     if (error) fail(folder_.string(), ": cannot be made: ", error.message());
@@ -91,33 +95,51 @@ class RunStore : public CommitSink {
   /// Blocks committed without a gap.
   [[nodiscard]] int64_t committed() const {
     int64_t n = 0;
-    while (n < blocks_ && std::filesystem::exists(block_path(n))) ++n;
+    while (n < blocks_ && std::filesystem::exists(block_path(n)) && std::filesystem::exists(report_path(n))) ++n;
     return n;
   }
 
   int64_t resume(Tensor& stream) override {
     const int64_t n = committed();
+    for (int64_t i = 0; i < n; ++i) (void)block(i), (void)report(i);  // damage shows now, not after the rest is computed
+    for (int64_t i = 0; i < blocks_; ++i)
+      if (i + 1 != n) std::filesystem::remove(stream_path(i));  // a kill came between commit and tidying
     if (n == 0 || n == blocks_) return n;
-    const auto path = folder_ / detail::numbered("stream", n - 1);
-    if (!std::filesystem::exists(path)) return 0;  // blocks from elsewhere: start over, they come out the same
-    stream = io::get(io::Hdf5Reader(path, io::Hdf5Origin::ours), "stream");
+    if (!std::filesystem::exists(stream_path(n - 1))) return 0;  // blocks from elsewhere: start over, they come out the same
+    stream = load_stream(n - 1);
     return n;
   }
 
   void commit(int64_t block, const QuantizedBlock& artefact, const Tensor& stream, const BlockReport& report) override {
     if (block + 1 < blocks_) save_stream(block, stream);
-    detail::save_report(folder_ / detail::numbered("report", block), report);
+    detail::save_report(report_path(block), report);
     save_block(block_path(block), artefact, layout_);
-    if (block > 0) std::filesystem::remove(folder_ / detail::numbered("stream", block - 1));
+    if (block > 0) std::filesystem::remove(stream_path(block - 1));
   }
 
-  [[nodiscard]] QuantizedBlock block(int64_t i) const { return load_block_file(block_path(i), layout_); }
-  [[nodiscard]] BlockReport report(int64_t i) const { return detail::load_report(folder_ / detail::numbered("report", i)); }
+  [[nodiscard]] QuantizedBlock block(int64_t i) const {
+    return io::made_again([&] { return load_block_file(block_path(i), layout_); });
+  }
+  [[nodiscard]] BlockReport report(int64_t i) const {
+    return io::made_again([&] { return detail::load_report(report_path(i)); });
+  }
 
  private:
+  [[nodiscard]] std::filesystem::path stream_path(int64_t block) const { return folder_ / detail::numbered("stream", block); }
+  [[nodiscard]] std::filesystem::path report_path(int64_t block) const { return folder_ / detail::numbered("report", block); }
+
+  [[nodiscard]] Tensor load_stream(int64_t block) const {
+    return io::made_again([&] {
+      const io::Hdf5Reader file(stream_path(block), io::Hdf5Origin::ours);
+      Tensor t = io::get(file, "stream");  // (N, T, hidden)
+      if (Sha256().update(io::bytes_of(t)).hex() != file.attribute<std::string>("/", "sha256")) fail(file.path().string(), ": is damaged: its elements are not those that were written");
+      return t;
+    });
+  }
   void save_stream(int64_t block, const Tensor& stream) const {  // stream (N, T, hidden)
     const Tensor t = stream.contiguous();
-    io::Hdf5Bulk file(folder_ / detail::numbered("stream", block), {{"stream", io::stored_dtype(t, "stream"), t.sizes().vec()}});
+    const std::string digest = Sha256().update(io::bytes_of(t)).hex();  // elements of bulk datasets are not sealed
+    io::Hdf5Bulk file(stream_path(block), {{"stream", io::stored_dtype(t, "stream"), t.sizes().vec()}}, [&](io::Hdf5Writer& f) { f.attribute("/", "sha256", digest); });
     for (int64_t n = 0; n < t.size(0); ++n) file.write(0, n, io::bytes_of(t[n]));
     file.commit();
   }
