@@ -11,10 +11,10 @@ using namespace ptq::test;
 
 TEST_CASE("nearest") {
   // [nearest]
-  const Tensor w = at::tensor({-1.0, 0.625, 2.75}).view({1, 3});             // (out, in)
-  const Scheme scheme = Scheme::parse("int4:channel", "w", Role::weight);    // scale 0.25, zero point 4
+  const Tensor w = at::tensor({-1.0, 0.625, 2.75}).view({1, 3});           // (out, in)
+  const Scheme scheme = Scheme::parse("int4:channel", "w", Role::weight);  // scale 0.25, zero point 4
   const Tensor q = Nearest{}.weight({}, w, scheme);
-  CHECK(at::equal(q, at::tensor({-1.0, 0.5, 2.75}).view({1, 3})));           // 0.625 / 0.25 = 2.5 rounds to the even 2
+  CHECK(at::equal(q, at::tensor({-1.0, 0.5, 2.75}).view({1, 3})));  // 0.625 / 0.25 = 2.5 rounds to the even 2
   // [/nearest]
 }
 
@@ -38,27 +38,32 @@ TEST_CASE("mse") {
   // [mse]
   const Tensor target = at::zeros({2, 5, 8}), output = at::ones({2, 5, 8});  // 2 sequences of 5 tokens of 8 features
   CHECK(Mse{}(target, output).item<float>() == 1);
-  CHECK(Mse{Reduce::sum}(target, output).item<float>() == 5);                // summed over tokens
+  CHECK(Mse{Reduce::sum}(target, output).item<float>() == 5);  // summed over tokens
   // [/mse]
 }
 
 TEST_CASE("gptq and direct") {
   // [gptq]
   at::manual_seed(0);
-  const Tensor w = at::randn({16, 64});                                      // (out, in)
-  const Tensor x = at::matmul(at::randn({2, 128, 8}), at::randn({8, 64}));   // (sequences, tokens, in), of rank 8
+  const Tensor w = at::randn({16, 64});                                     // (out, in)
+  const Tensor x = at::matmul(at::randn({2, 128, 8}), at::randn({8, 64}));  // (sequences, tokens, in), of rank 8
   Statistics stats;
   stats.add({.hessian = true}, x);
   stats.finish();
   Shared shared;  // what linears of one input share: the factor of H
-  const Problem problem{.place = "w", .weight = w, .scheme = Scheme::parse("int4:g32", "w", Role::weight), .stats = &stats, .shared = &shared};
+  const Problem problem{.place = "w",
+                        .weight = w,
+                        .scheme = Scheme::parse("int4:g32", "w", Role::weight),
+                        .coordinates = {},
+                        .stats = &stats,
+                        .shared = &shared};
   const auto error = [&](const Solution& s) { return at::matmul(x, (w - s.linear.weight()).t()).norm().item<double>(); };
   CHECK(error(Gptq{}.solve(problem)) < 0.5 * error(Direct{}.solve(problem)));
   // [/gptq]
   // [direct]
   const Solution plain = Direct{}.solve(problem);
   CHECK(at::equal(plain.linear.weight(), fake_quantize(w, fit_grid(w, problem.scheme))));
-  CHECK(plain.linear.bits().per_weight() == 4 + (32 + 4) / 32.0);            // codes; a scale and a zero point for 32 weights
+  CHECK(plain.linear.bits().per_weight() == 4 + (32 + 4) / 32.0);  // codes; a scale and a zero point for 32 weights
   // [/direct]
 }
 
@@ -78,7 +83,7 @@ TEST_CASE("null objects") {
 TEST_CASE("formats") {
   // [formats]
   const Scheme s = Scheme::parse("int4:g64", "--weights", Role::weight);
-  CHECK(s.text() == "int4:g64:asym:range=gptq");                             // every choice spelled out; reads back the same
+  CHECK(s.text() == "int4:g64:asym:range=gptq");  // every choice spelled out; reads back the same
   CHECK(Scheme::parse(s.text(), "--weights", Role::weight) == s);
   CHECK(Scheme::parse("int8:token:sym", "--activations", Role::activation).text() == "int8:token:sym:range=absmax");
   CHECK(Scheme::parse("int8:tensor", "--activations", Role::activation).text() == "int8:tensor:asym:range=awrq_activation");

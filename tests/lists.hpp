@@ -8,12 +8,13 @@
 #include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/solver/gptq.hpp>
 
+#include "examples/equalize.hpp"
 #include "toys.hpp"
 
 namespace ptq::test {
 
 using Roundings = std::tuple<Nearest, ToyDivisor>;
-using Smoothings = std::tuple<NoSmoothing, SmoothQuant>;
+using Smoothings = std::tuple<NoSmoothing, SmoothQuant, Equalize>;  // the last is the example of docs/adding_a_policy.md
 using Losses = std::tuple<Mse>;
 using Solvers = std::tuple<Direct, Gptq>;
 using Corrections = std::tuple<NoCorrection>;
@@ -34,6 +35,11 @@ struct Variants<SmoothQuant> {
     all.push_back({.stream = Stream::quantized});
     return all;
   }
+};
+
+template <>
+struct Variants<Equalize> {
+  static std::vector<Equalize> all() { return {{}, {.exponent = 1}}; }
 };
 
 template <>

@@ -11,7 +11,7 @@ namespace ptq {
 struct Equalize {
   static constexpr std::string_view tag = "equalize";
 
-  double exponent = 0.5;  ///< β; 0: nothing moves, 1: rows of V get range 1
+  double exponent = 0.5;  ///< β; 0: nothing moves, 1: the two ranges change places
   double min = 1e-5;      ///< floor of r and c: dead rows and columns stay harmless
 
   [[nodiscard]] constexpr Needs needs() const { return {}; }
@@ -34,11 +34,11 @@ struct Equalize {
         const Tensor range = block.linears[static_cast<size_t>(site)].weight.abs().amax(0);
         columns = columns.defined() ? at::maximum(columns, range) : range;
       }
-      const int64_t head = fold.repeat > 1 ? fold.head : columns.size(0);                          // value heads serve `repeat` query heads
-      columns = columns.reshape({-1, fold.repeat, head}).amax(1);                                  // (value heads, head)
-      const Tensor rows = block.linears[static_cast<size_t>(fold.index)].weight.abs().amax(1);     // (out of V)
-      const Tensor ratio = rows.reshape({-1, head}).clamp_min(min) / columns.clamp_min(min);       // (value heads, head)
-      const Tensor s = ratio.pow(exponent).unsqueeze(1).expand({-1, fold.repeat, -1});             // (value heads, repeat, head)
+      const int64_t head = fold.repeat > 1 ? fold.head : columns.size(0);                       // value heads serve `repeat` query heads
+      columns = columns.reshape({-1, fold.repeat, head}).amax(1);                               // (value heads, head)
+      const Tensor rows = block.linears[static_cast<size_t>(fold.index)].weight.abs().amax(1);  // (out of V)
+      const Tensor ratio = rows.reshape({-1, head}).clamp_min(min) / columns.clamp_min(min);    // (value heads, head)
+      const Tensor s = ratio.pow(exponent).unsqueeze(1).expand({-1, fold.repeat, -1});          // (value heads, repeat, head)
       state["s." + group.name] = s.reshape({-1});
     }
     return state;
