@@ -29,14 +29,15 @@ struct ColumnFactor {
 };
 
 struct Damping {
-  double percent = 0.01;    ///< of the mean diagonal
-  double increase = 0.01;   ///< added to `percent` after a failed factorisation, while it stays below 1
+  double percent = 0.01;        ///< of the mean diagonal
+  double increase = 0.01;       ///< added to `percent` after a failed factorisation, while it stays below 1
   bool mean_over_dead = false;  ///< as published: dead columns, with diagonal 1, count in the mean
 };
 
 /// Dead columns get diagonal 1; the damped, ordered Hessian is factorised, with more damping as long as it is not positive definite.
 /// hessian (n, n) symmetric; `order_of` maps the diagonal (dead columns set to 1) to an order, or returns an undefined tensor.
-inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, const std::function<Tensor(const Tensor&)>& order_of, const std::string& place) {
+inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, const std::function<Tensor(const Tensor&)>& order_of,
+                              const std::string& place) {
   ColumnFactor f;
   Tensor h = hessian.clone();  // (n, n)
   require_finite(h, place + ", Hessian");
@@ -48,7 +49,8 @@ inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, con
   f.order = order_of(diagonal.clone());
   if (f.order.defined()) h = h.index_select(0, f.order).index_select(1, f.order);
   const double mean = damping.mean_over_dead ? (total + static_cast<double>(f.dead.numel() - live)) / static_cast<double>(f.dead.numel())
-                                             : live > 0 ? total / static_cast<double>(live) : 1.0;
+                      : live > 0             ? total / static_cast<double>(live)
+                                             : 1.0;
   for (f.percent = damping.percent;; f.percent += damping.increase) {
     f.damp = f.percent * mean;
     Tensor damped = h.clone();
@@ -61,7 +63,8 @@ inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, con
       return f;
     }
     if (damping.increase <= 0 || f.percent + damping.increase >= 1)
-      fail(place, ": the Hessian is not positive definite with damping up to ", f.percent, " of its mean diagonal; use more calibration tokens or a larger damp");
+      fail(place, ": the Hessian is not positive definite with damping up to ", f.percent,
+           " of its mean diagonal; use more calibration tokens or a larger damp");
   }
 }
 
@@ -75,10 +78,10 @@ struct ColumnGrid {
 };
 
 struct ColumnResult {
-  Tensor codes;  // (rows, n) uint8, original order
-  Grid grid;     ///< group_of set where groups are not consecutive original columns
-  Tensor error;  // (rows, n) target − Q, original order
-  Tensor seen;   // (rows, n) the compensated values that were rounded, original order; when asked for
+  Tensor codes;        // (rows, n) uint8, original order
+  Grid grid;           ///< group_of set where groups are not consecutive original columns
+  Tensor error;        // (rows, n) target − Q, original order
+  Tensor seen;         // (rows, n) the compensated values that were rounded, original order; when asked for
   Tensor column_loss;  // (n) double Σ_rows (x − q)² R_jj², solver order
 };
 
@@ -103,11 +106,11 @@ inline std::vector<int64_t> block_edges(int64_t n, int64_t block, int64_t group)
 
 /// The state of one run in solver order; all matrices (rows, n).
 struct ColumnRun {
-  Tensor w, divisor;             // target; whole divisors or undefined
-  Tensor q, e, codes, seen;      // outputs; codes int32, seen may be undefined
-  Tensor group_of;               // (n) int32: group of each column
+  Tensor w, divisor;         // target; whole divisors or undefined
+  Tensor q, e, codes, seen;  // outputs; codes int32, seen may be undefined
+  Tensor group_of;           // (n) int32: group of each column
   Grid grid;
-  Tensor loss;                   // (n) double
+  Tensor loss;  // (n) double
 };
 
 /// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values.
@@ -156,7 +159,8 @@ inline Tensor current_weights(const ColumnRun& run, const ColumnFactor& factor, 
   const Tensor w = run.w.narrow(1, begin, end - begin);  // (rows, F)
   if (begin == 0) return w;
   const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (F, F)
-  return w + at::linalg_solve_triangular(m, block_start(run, factor, begin, end) - w, /*upper=*/true, /*left=*/false, /*unitriangular=*/true);
+  return w +
+         at::linalg_solve_triangular(m, block_start(run, factor, begin, end) - w, /*upper=*/true, /*left=*/false, /*unitriangular=*/true);
 }
 
 /// Fits the grids of groups first … last − 1, which begin in the block at `begin`, on the weights current there.
@@ -175,9 +179,12 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
 }  // namespace detail
 
 /// Rounds every column of `target` in the factor's order. target (rows, n), dead columns already zero.
-[[nodiscard]] inline ColumnResult round_columns(const Tensor& target, const ColumnFactor& factor, const ColumnGrid& how, const ColumnOptions& options) {
+[[nodiscard]] inline ColumnResult round_columns(const Tensor& target, const ColumnFactor& factor, const ColumnGrid& how,
+                                                const ColumnOptions& options) {
   const int64_t rows = target.size(0), n = target.size(1);
-  const auto reorder = [&](const Tensor& t, const Tensor& order) { return !t.defined() || !order.defined() ? t : t.index_select(1, order); };
+  const auto reorder = [&](const Tensor& t, const Tensor& order) {
+    return !t.defined() || !order.defined() ? t : t.index_select(1, order);
+  };
   const bool grouped = how.scheme.granularity == Granularity::group;
   const int64_t group = grouped ? how.scheme.group : n;
   const Tensor order = factor.order.defined() ? factor.order : at::arange(n);

@@ -12,7 +12,8 @@ namespace ptq {
 /// Strips of 1/16 of the width: 17/32 of the multiply-adds of xᵀ x.
 inline void add_gram(Tensor& gram, const Tensor& x) {  // gram (n, n), x (tokens, n)
   const int64_t n = x.size(1);
-  if (gram.dim() != 2 || gram.size(0) != n || gram.size(1) != n) fail("Gram matrix ", shape_text(gram), " does not fit inputs ", shape_text(x));
+  if (gram.dim() != 2 || gram.size(0) != n || gram.size(1) != n)
+    fail("Gram matrix ", shape_text(gram), " does not fit inputs ", shape_text(x));
   const int64_t strip = std::max<int64_t>(64, (n + 15) / 16);
   for (int64_t i = 0; i < n; i += strip) {
     const int64_t rows = std::min(strip, n - i);

@@ -24,7 +24,8 @@ struct ParameterGroup {
   double rate = 0;
 };
 
-/// One Adam state over several groups; the update is libtorch's fused one, p −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε), Kingma and Ba, 1412.6980.
+/// One Adam state over several groups; the update is libtorch's fused one, p −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε), Kingma and Ba,
+/// 1412.6980.
 class Adam {
  public:
   Adam(std::vector<ParameterGroup> groups, const Learning& how, double epsilon) : groups_(std::move(groups)), how_(how), epsilon_(epsilon) {

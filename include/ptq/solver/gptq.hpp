@@ -15,27 +15,28 @@ struct EnumNames<ColumnOrder> {
 
 /// argmin_Q ‖W X − Q X‖² on a fixed grid, greedily, column by column:
 ///   q_j = nearest(w_j),  e_j = (w_j − q_j)/U_jj,  w_k ← w_k − e_j U_jk for k > j,   H⁻¹ = Uᵀ U,  H = Σ x xᵀ + λ I
-/// Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, arXiv 2210.17323, eq. 2 and 3 and algorithm 1; orders and static groups as in the released code.
-/// H comes from the quantized stream with activations unquantized inside the layer; its scale does not matter.
+/// Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, arXiv 2210.17323, eq. 2 and 3 and algorithm 1; orders and static groups as in the released
+/// code. H comes from the quantized stream with activations unquantized inside the layer; its scale does not matter.
 struct Gptq {
   static constexpr std::string_view tag = "gptq";
 
-  double damp = 0.01;                            ///< λ over the mean of diag H
-  double damp_increase = 0.01;                   ///< added to damp when the factorisation fails; 0: an error instead
-  int64_t block = 128;                           ///< columns a lazy update covers; no code depends on it unless as_published
+  double damp = 0.01;           ///< λ over the mean of diag H
+  double damp_increase = 0.01;  ///< added to damp when the factorisation fails; 0: an error instead
+  int64_t block = 128;          ///< columns a lazy update covers; no code depends on it unless as_published
   ColumnOrder order = ColumnOrder::natural;
-  bool static_groups = false;                    ///< grids of all groups fitted beforehand; groups of original columns
-  Divisors divisors = Divisors::ignore;          ///< of a learned rounding
-  bool true_sequential = false;                  ///< input groups one after the other, each seeing the earlier ones quantized
-  bool as_published = false;                     ///< stale grids of groups smaller than a block; dead columns count in the damping mean;
-                                                 ///< symmetric grids of non-negative rows keep zero as their lower end
+  bool static_groups = false;            ///< grids of all groups fitted beforehand; groups of original columns
+  Divisors divisors = Divisors::ignore;  ///< of a learned rounding
+  bool true_sequential = false;          ///< input groups one after the other, each seeing the earlier ones quantized
+  bool as_published = false;             ///< stale grids of groups smaller than a block; dead columns count in the damping mean;
+                                         ///< symmetric grids of non-negative rows keep zero as their lower end
 
   [[nodiscard]] constexpr Needs needs() const { return {.hessian = true}; }
   [[nodiscard]] Observed observed() const { return Observed::plain; }
   [[nodiscard]] Reason refuses(const Scheme&) const {
     if (!(damp >= 0 && damp < 1)) return "solver.damp must lie in [0, 1), it is " + number_text(damp);
     if (damp_increase < 0) return "solver.damp_increase must not be negative";
-    if (block < 1 || block > kernels::max_block_columns) return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
+    if (block < 1 || block > kernels::max_block_columns)
+      return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
     return {};
   }
 
@@ -63,7 +64,8 @@ struct Gptq {
     how.dynamic = grouped && !static_groups && !problem.coordinates.grid;
     how.stale = as_published;
     // One grid a row sees the dead columns' weights, as in the released code; static groups are fitted without them.
-    if (!how.dynamic) how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, scheme, as_published);
+    if (!how.dynamic)
+      how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, scheme, as_published);
 
     ColumnOptions options;
     options.block = block;
@@ -73,7 +75,8 @@ struct Gptq {
   }
 
   [[nodiscard]] Solution solve(const Problem& problem) const {
-    if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0) fail(problem.place, ": no calibration token reached this layer");
+    if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0)
+      fail(problem.place, ": no calibration token reached this layer");
     const ColumnFactor& f = problem.shared->get<ColumnFactor>("gptq", [&] { return factor(*problem.stats, problem.place); });
     ColumnResult r = round(problem, f);
 
