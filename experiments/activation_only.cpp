@@ -7,7 +7,7 @@ int main(int argc, char** argv) {
   using namespace ptq;
   return driver::run(argc, argv,
                      {.about = "Activation rounding alone, plain and after SmoothQuant",
-                      .rows = {driver::row(methods::rtn, {}, "activations only"), driver::row(methods::smoothquant, {}, "smoothquant, activations only")},
+                      .rows = {driver::row(methods::rtn, {}, "weights kept"), driver::row(methods::smoothquant, {}, "smoothquant, weights kept")},
                       .weights = "none",
                       .activations = "int8:token"});
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include <ptq/calibration/cache.hpp>
@@ -36,16 +37,11 @@ struct Job {
   std::string digest;
 };
 
+/// "gptq int4:g64", "smoothquant int8:channel:sym, activations int8:token:sym".
 std::string with_formats(const std::string& name, const Precision& p) {
-  const auto brief = [](const Scheme& s, Role role) {  // without what is usual
-    std::string t = s.text();
-    Scheme usual = s;
-    usual.range = ptq::detail::usual_range(s, role);
-    if (usual == s && s.active()) t.erase(t.find(":range="), std::string(":range=").size() + NameTable<Range>::names[static_cast<size_t>(s.range)].size());
-    return t;
-  };
-  std::string text = name + " " + brief(p.weights, Role::weight);
-  if (p.activations.active()) text += " + " + brief(p.activations, Role::activation);
+  std::string text = name;
+  if (p.weights.active() || !p.activations.active()) text += " " + p.weights.brief(Role::weight);
+  if (p.activations.active()) text += ", activations " + p.activations.brief(Role::activation);
   return text;
 }
 
@@ -65,6 +61,7 @@ void check(const Job& job, const Transformer& model) {
 std::vector<Job> plan(const Experiment& experiment, const Options& o, const Transformer& model, Progress& progress) {
   std::vector<Job> jobs;
   std::set<std::string> seen;
+  std::map<std::string, std::vector<std::string>> left_out;  // reason → rows
   const auto choices = [](const std::vector<std::string>& given, const std::optional<std::string>& own, const std::string& usual) {
     return !given.empty() ? given : own ? std::vector<std::string>{*own} : split(usual, ',');
   };
@@ -86,13 +83,15 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
         Reason why = no.empty() ? row.redundant(job.precision) : no;
         if (why.empty() && !seen.insert(job.label).second) why = "the same description as another row";
         if (!why.empty()) {
-          progress.say("left out: " + job.label + ": " + why);
+          left_out[why].push_back(job.label);
           continue;
         }
         check(job, model);
         jobs.push_back(std::move(job));
       }
   }
+  for (const auto& [why, labels] : left_out)
+    progress.say(cat("left out: ", labels.front(), labels.size() > 1 ? cat(" and ", labels.size() - 1, " more") : "", ": ", why));
   if (jobs.empty()) refuse("no row is left to run");
   return jobs;
 }

@@ -48,6 +48,9 @@ struct Scheme {
 
   /// Reads back as the same value, whatever the role.
   [[nodiscard]] std::string text() const;
+
+  /// The same without what is usual in that role: "int4:g64", "int8:token:sym".
+  [[nodiscard]] std::string brief(Role role) const;
 };
 
 namespace detail {
@@ -113,6 +116,16 @@ inline std::string Scheme::text() const {
   t += symmetric ? ":sym" : ":asym";
   t += ":range=" + std::string(NameTable<Range>::names[static_cast<size_t>(range)]);
   return search ? t + ":search" : t;
+}
+
+inline std::string Scheme::brief(Role role) const {
+  std::string t = text();
+  const auto drop = [&](const std::string& part) {
+    if (const size_t at = t.find(part); at != std::string::npos) t.erase(at, part.size());
+  };
+  if (range == detail::usual_range(*this, role)) drop(":range=" + std::string(NameTable<Range>::names[static_cast<size_t>(range)]));
+  if (!symmetric) drop(":asym");
+  return t;
 }
 
 }  // namespace ptq
