@@ -34,7 +34,7 @@ struct Gptq {
   [[nodiscard]] Observed observed() const { return Observed::plain; }
   [[nodiscard]] Reason refuses(const Scheme&) const {
     if (!(damp >= 0 && damp < 1)) return "solver.damp must lie in [0, 1), it is " + number_text(damp);
-    if (damp_increase < 0) return "solver.damp_increase must not be negative";
+    if (!(damp_increase >= 0)) return "solver.damp_increase must not be negative";
     if (block < 1 || block > kernels::max_block_columns)
       return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
     return {};
