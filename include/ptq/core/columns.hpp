@@ -74,6 +74,7 @@ struct ColumnGrid {
   Scheme scheme;
   bool dynamic = false;  ///< groups are fitted when reached, on compensated weights, and are consecutive in solver order
   bool stale = false;    ///< as published: groups smaller than a block are all fitted at the block's start
+  Tensor first_fit;      // (rows, k) what grids of the first block's groups are fitted to instead (AWRQ as released); usually undefined
   Grid fixed;            ///< otherwise: the grid over original columns
 };
 
@@ -88,8 +89,9 @@ struct ColumnResult {
 struct ColumnOptions {
   int64_t block = 128;
   bool keep_seen = false;
-  Tensor first_column;  // (rows) rounded in place of the first step's value (AWRQ as released); usually undefined
-  Tensor divisor;       // (rows, n) whole divisor of a learned rounding, original order; usually undefined
+  bool joint = false;  ///< the columns of a block are rounded together, without feedback among them (AWRQ's vector blocks)
+  Tensor first;        // (rows, k) rounded in place of the values of the first k steps (AWRQ as released); usually undefined
+  Tensor divisor;      // (rows, n) whole divisor of a learned rounding, original order; usually undefined
 };
 
 namespace detail {
@@ -113,15 +115,15 @@ struct ColumnRun {
   Tensor loss;  // (n) double
 };
 
-/// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values.
-inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const ColumnFactor& factor) {
+/// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
+inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Tensor& m) {
   const int64_t rows = x.size(0), width = x.size(1), n = run.w.size(1);
   by_scalar(x, "column rounding", [&]<class T>(T) {
     const auto part = [&](const Tensor& t) { return kernels::View<T>{t.defined() ? t.data_ptr<T>() + begin : nullptr, rows, width, n}; };
     kernels::ColumnBlock<T> block;
     block.w = part(run.w);
     block.x = view<T>(x);
-    block.m = {factor.unit.const_data_ptr<T>() + begin * n + begin, width, width, n};
+    block.m = {m.const_data_ptr<T>(), width, width, m.stride(0)};
     block.grid = raw<T>(run.grid);
     block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
     if (run.divisor.defined()) block.divisor = part(run.divisor);
@@ -167,7 +169,7 @@ inline Tensor current_weights(const ColumnRun& run, const ColumnFactor& factor, 
 inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor& factor, int64_t begin, int64_t first, int64_t last) {
   if (first >= last) return;
   const int64_t group = how.scheme.group;
-  const Tensor now = current_weights(run, factor, begin, last * group);
+  const Tensor now = begin == 0 && how.first_fit.defined() ? how.first_fit : current_weights(run, factor, begin, last * group);
   for (int64_t g = first; g < last; ++g) {
     const Grid fitted = how.fit(now.narrow(1, g * group - begin, group), how.scheme);
     run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0));
@@ -207,9 +209,15 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
   for (size_t b = 0; b + 1 < edges.size(); ++b) {
     const int64_t begin = edges[b], end = edges[b + 1];
     if (how.dynamic) detail::fit_groups(run, how, factor, begin, (begin + group - 1) / group, (end + group - 1) / group);
-    Tensor x = detail::block_start(run, factor, begin, end);  // (rows, end - begin)
-    if (begin == 0 && options.first_column.defined()) x = x.clone(), x.select(1, 0).copy_(options.first_column);
-    detail::round_block(run, x, begin, factor);
+    Tensor x = options.joint ? detail::current_weights(run, factor, begin, end).contiguous()
+                             : detail::block_start(run, factor, begin, end);  // (rows, end - begin)
+    if (begin == 0 && options.first.defined()) {
+      const int64_t k = std::min(options.first.size(1), end);
+      x = x.clone(), x.narrow(1, 0, k).copy_(options.first.narrow(1, 0, k));
+    }
+    detail::round_block(
+        run, x, begin,
+        options.joint ? at::eye(end - begin, x.options()) : factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin));
   }
 
   const Tensor back = factor.order.defined() ? at::argsort(factor.order) : Tensor();

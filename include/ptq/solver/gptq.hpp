@@ -1,17 +1,10 @@
 // GPTQ: columns one by one, each rounding error compensated in the columns still to come.
 #pragma once
 
-#include <ptq/core/columns.hpp>
+#include <ptq/core/column_setup.hpp>
 #include <ptq/solver.hpp>
 
 namespace ptq {
-
-/// Order of columns: as they are; by descending diagonal of H ("act-order").
-enum class ColumnOrder { natural, descending };
-template <>
-struct EnumNames<ColumnOrder> {
-  static constexpr std::array<std::string_view, 2> names{"natural", "descending"};
-};
 
 /// argmin_Q ‖W X − Q X‖² on a fixed grid, greedily, column by column:
 ///   q_j = nearest(w_j),  e_j = (w_j − q_j)/U_jj,  w_k ← w_k − e_j U_jk for k > j,   H⁻¹ = Uᵀ U,  H = Σ x xᵀ + λ I
@@ -32,41 +25,21 @@ struct Gptq {
 
   [[nodiscard]] constexpr Needs needs() const { return {.hessian = true}; }
   [[nodiscard]] Observed observed() const { return Observed::plain; }
-  [[nodiscard]] Reason refuses(const Scheme&) const {
-    if (!(damp >= 0 && damp < 1)) return "solver.damp must lie in [0, 1), it is " + number_text(damp);
-    if (!(damp_increase >= 0)) return "solver.damp_increase must not be negative";
-    if (block < 1 || block > kernels::max_block_columns)
-      return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
-    return {};
-  }
+  [[nodiscard]] Reason refuses(const Scheme&) const { return refuses_columns(damp, damp_increase, block); }
 
   /// Factor of the layer's H = 2/N Σ x xᵀ, N sequences; the same for all linears of an input group.
   [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place) const {
     const Tensor h = stats.hessian * (2.0 / static_cast<double>(std::max<int64_t>(1, stats.sequences)));
-    const auto descending = [&](const Tensor& diagonal) {
-      return order == ColumnOrder::descending ? at::argsort(diagonal, /*stable=*/true, 0, /*descending=*/true) : Tensor();
-    };
-    return factorise(h, {damp, damp_increase, as_published}, descending, place);
+    return factorise(
+        h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal); }, place);
   }
 
   /// Rounds the columns of a problem, in the order of `f`; `keep_seen` also returns the compensated values that were rounded.
   [[nodiscard]] ColumnResult round(const Problem& problem, const ColumnFactor& f, bool keep_seen = false) const {
-    const Scheme& scheme = problem.scheme;
-    const bool grouped = scheme.granularity == Granularity::group;
-    (void)group_count(scheme, problem.weight.size(1), problem.place);
+    (void)group_count(problem.scheme, problem.weight.size(1), problem.place);
     const Tensor w = problem.weight.masked_fill(f.dead, 0);  // (out, in)
-    ColumnGrid how;
-    how.scheme = scheme;
-    how.fit = [this](const Tensor& columns, Scheme row) {
-      if (row.granularity == Granularity::group) row.granularity = Granularity::channel;
-      return fit_grid(columns, row, as_published);
-    };
-    how.dynamic = grouped && !static_groups && !problem.coordinates.grid;
-    how.stale = as_published;
     // One grid a row sees the dead columns' weights, as in the released code; static groups are fitted without them.
-    if (!how.dynamic)
-      how.fixed = problem.coordinates.grid ? *problem.coordinates.grid : fit_grid(grouped ? w : problem.weight, scheme, as_published);
-
+    const ColumnGrid how = column_grid(problem.weight, w, problem.scheme, problem.coordinates.grid, static_groups, as_published);
     ColumnOptions options;
     options.block = block;
     options.keep_seen = keep_seen;

@@ -1,0 +1,52 @@
+// What column solvers have in common besides the engine: the order of columns, damping, how a problem's grids come about.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <ptq/core/columns.hpp>
+#include <ptq/core/describe.hpp>
+
+namespace ptq {
+
+/// Order of columns: as they are; by descending diagonal of H ("act-order").
+enum class ColumnOrder { natural, descending };
+template <>
+struct EnumNames<ColumnOrder> {
+  static constexpr std::array<std::string_view, 2> names{"natural", "descending"};
+};
+
+/// The order as indices of original columns; undefined: natural. diagonal (n).
+[[nodiscard]] inline Tensor column_order(ColumnOrder order, const Tensor& diagonal) {
+  return order == ColumnOrder::descending ? at::argsort(diagonal, /*stable=*/true, 0, /*descending=*/true) : Tensor();
+}
+
+/// Why damping or a block width make no sense; empty: they do.
+[[nodiscard]] inline std::string refuses_columns(double damp, double damp_increase, int64_t block) {
+  if (!(damp >= 0 && damp < 1)) return "solver.damp must lie in [0, 1), it is " + number_text(damp);
+  if (!(damp_increase >= 0)) return "solver.damp_increase must not be negative";
+  if (block < 1 || block > kernels::max_block_columns)
+    return cat("solver.block must lie in 1 to ", kernels::max_block_columns, ", it is ", block);
+  return {};
+}
+
+/// How the grids of a linear come about: the rounding's own where it has one; else one a row (or tensor) fitted to `weight`; else one a
+/// group, fitted beforehand to `live` (static) or when the group is reached. `weight` (rows, n) as given, `live` with dead columns zeroed.
+[[nodiscard]] inline ColumnGrid column_grid(const Tensor& weight, const Tensor& live, const Scheme& scheme,
+                                            const std::optional<Grid>& learned, bool static_groups, bool as_published) {
+  const bool grouped = scheme.granularity == Granularity::group;
+  ColumnGrid how;
+  how.scheme = scheme;
+  how.fit = [as_published](const Tensor& columns, Scheme row) {
+    if (row.granularity == Granularity::group) row.granularity = Granularity::channel;
+    return fit_grid(columns, row, as_published);
+  };
+  how.dynamic = grouped && !static_groups && !learned;
+  how.stale = as_published;
+  if (!how.dynamic) how.fixed = learned ? *learned : fit_grid(grouped ? live : weight, scheme, as_published);
+  return how;
+}
+
+}  // namespace ptq
