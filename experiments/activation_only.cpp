@@ -5,9 +5,10 @@
 
 int main(int argc, char** argv) {
   using namespace ptq;
-  return driver::run(argc, argv,
-                     {.about = "Activation rounding alone, plain and after SmoothQuant",
-                      .rows = {driver::row(methods::rtn, {}, "weights kept"), driver::row(methods::smoothquant, {}, "smoothquant, weights kept")},
-                      .weights = "none",
-                      .activations = "int8:token"});
+  return driver::run(
+      argc, argv,
+      {.about = "Activation rounding alone, plain and after SmoothQuant",
+       .rows = {driver::row(methods::rtn, {}, "weights kept"), driver::row(methods::smoothquant, {}, "smoothquant, weights kept")},
+       .weights = "none",
+       .activations = "int8:token"});
 }

@@ -28,18 +28,20 @@ struct Options {
   io::Sampling sampling = io::Sampling::gptq;
   std::filesystem::path results = "results.h5", cache, json, exported;
   std::string export_dtype = "f32";
-  bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false, dry_run = false;
+  bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false,
+       dry_run = false;
   uint64_t seed = 0;
   int threads = 0;
   std::string dtype = "f32", bos = "default";
-  Precision slots;                              ///< outputs, attention, overrides; weights and activations are per row
-  std::map<std::string, std::string> fields;    ///< policy fields that were given
+  Precision slots;                            ///< outputs, attention, overrides; weights and activations are per row
+  std::map<std::string, std::string> fields;  ///< policy fields that were given
 };
 
 namespace detail {
 
 /// "v=int8:token,k=int8" → pairs; keys must be among `known`.
-inline std::vector<std::pair<std::string, std::string>> assignments(const std::string& text, const std::string& option, const std::vector<std::string>& known) {
+inline std::vector<std::pair<std::string, std::string>> assignments(const std::string& text, const std::string& option,
+                                                                    const std::vector<std::string>& known) {
   std::vector<std::pair<std::string, std::string>> all;
   for (const std::string& part : split(text, ',')) {
     const size_t equals = part.find('=');
@@ -76,22 +78,34 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   std::vector<std::string> weights, activations, overrides, outputs, attention;
   std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = "none", factors = "none";
   const auto path = [&app](const char* option, std::filesystem::path& to, const char* help) {
-    app.add_option(option, to, help)->check([](const std::string& text) { return text.empty() ? std::string("a path is missing") : std::string(); });
+    app.add_option(option, to, help)->check([](const std::string& text) {
+      return text.empty() ? std::string("a path is missing") : std::string();
+    });
   };
   o.calibrate = experiment.calibrate;
   app.add_option("--model", o.model, "a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--weights", weights, "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")->delimiter(',')->allow_extra_args(false);
-  app.add_option("--activations", activations, "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--weights", weights,
+                 "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  app.add_option("--activations", activations,
+                 "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
-  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")->allow_extra_args(false);
+  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")
+      ->allow_extra_args(false);
   app.add_option("--bias", bias, "format of biases: none");
   app.add_option("--factors", factors, "format of low-rank factors: none");
-  app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins")->allow_extra_args(false);
+  app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins")
+      ->allow_extra_args(false);
   app.add_option("--calibrate", o.calibrate, "text of the calibration samples, NAME|FILE[:NxL] (default " + experiment.calibrate + ")");
   app.add_option("--sampling", sampling, "gptq | flexround | lqer");
-  app.add_option("--evaluate", o.evaluate, "text to evaluate, NAME|FILE[:NxL]; repeatable (default " + experiment.evaluate + ")")->allow_extra_args(false);
+  app.add_option("--evaluate", o.evaluate, "text to evaluate, NAME|FILE[:NxL]; repeatable (default " + experiment.evaluate + ")")
+      ->allow_extra_args(false);
   app.add_option("--protocol", protocol, "gptq | tail | lqer-shards");
-  app.add_option("--bos", o.bos, "default | none: what the tokenizer puts before a text (BOS), or nothing; calibration and evaluation alike");
+  app.add_option("--bos", o.bos,
+                 "default | none: what the tokenizer puts before a text (BOS), or nothing; calibration and evaluation alike");
   path("--results", o.results, "where results go (default results.h5)");
   path("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
   app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
@@ -112,11 +126,14 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   for (const Row& row : experiment.rows)
     for (const Field& f : row.fields()) known.emplace(f.path, std::pair(f.text, f.expects));
   std::map<std::string, std::string> given;
-  for (const auto& [path, about] : known) app.add_option("--" + path, given[path], about.second + " (default " + about.first + ")")->group("Policies");
-  app.footer("A policy field applies to every recipe that owns it. Exit status: 0 done, 1 contents of files and failures, 2 arguments, 130 interrupted.");
+  for (const auto& [field, about] : known)
+    app.add_option("--" + field, given[field], about.second + " (default " + about.first + ")")->group("Policies");
+  app.footer(
+      "A policy field applies to every recipe that owns it. Exit status: 0 done, 1 contents of files and failures, 2 arguments, 130 "
+      "interrupted.");
   read_arguments(app, argc, argv);
-  for (const auto& [path, text] : given)
-    if (app.count("--" + path) > 0) o.fields[path] = text;
+  for (const auto& [field, text] : given)
+    if (app.count("--" + field) > 0) o.fields[field] = text;
 
   o.weights = weights, o.activations = activations;
   o.protocol = io::protocol_of(protocol);
@@ -124,23 +141,29 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   (void)parse_bos(o.bos);
   o.seed = parse_integer<uint64_t>(seed, "--seed", 0, std::numeric_limits<int64_t>::max());
   o.threads = parse_integer<int>(threads, "--threads", 0, 4096);
-  if (device == "cuda") refuse("--device: cuda needs a libtorch with CUDA (PyTorch's cu126 or cu128 wheel, named by Torch_DIR when configuring) and a CUDA toolkit; this build has the CPU's; use --device cpu");
+  if (device == "cuda")
+    refuse(
+        "--device: cuda needs a libtorch with CUDA (PyTorch's cu126 or cu128 wheel, named by Torch_DIR when configuring) and a CUDA "
+        "toolkit; this build has the CPU's; use --device cpu");
   if (device != "cpu") refuse("--device: '", device, "' is neither cpu nor cuda");
   if (bias != "none") refuse("--bias: '", bias, "' is not available; biases stay in floating point");
   if (factors != "none") refuse("--factors: '", factors, "' is not available; no recipe here has low-rank factors");
   if (!stream.empty() && stream != "all" && stream != "last") refuse("--cache-stream: '", stream, "' is neither all nor last");
   o.cache_all = stream != "last", o.cache_chosen = !stream.empty();
-  if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16") refuse("--export-dtype: '", o.export_dtype, "' is none of f32, bf16, f16");
+  if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16")
+    refuse("--export-dtype: '", o.export_dtype, "' is none of f32, bf16, f16");
   if (o.verify && o.exported.empty()) refuse("--verify needs --export DIR");
   for (const std::string& text : outputs)
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
-      detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj", Scheme::parse(format, "--outputs " + key, Role::activation));
+      detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj",
+                  Scheme::parse(format, "--outputs " + key, Role::activation));
   for (const std::string& text : attention)
     for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
       for (size_t i = 0; i < Precision::operand_names.size(); ++i)
         if (Precision::operand_names[i] == key) {
           o.slots.attention[i] = Scheme::parse(format, "--attention " + key, Role::activation);
-          if (o.slots.attention[i].calibrated) refuse("--attention ", key, ": operands of attention have no static ranges; use :token or :tensor");
+          if (o.slots.attention[i].calibrated)
+            refuse("--attention ", key, ": operands of attention have no static ranges; use :token or :tensor");
         }
   for (const std::string& text : overrides)
     for (const auto& [pattern, format] : detail::assignments(text, "--override", {})) {

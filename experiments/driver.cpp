@@ -53,7 +53,9 @@ void check(const Job& job, const Transformer& model) {
     bool met = pattern == "head";
     for (int64_t b = 0; b < model.blocks() && !met; ++b)
       for (const Site& site : model.layout().sites) met = met || glob_match(pattern, cat("blocks.", b, ".", site.name));
-    if (!met) refuse("--override: '", pattern, "' matches no linear of this model; places are head and blocks.<0 to ", model.blocks() - 1, ">.<linear>, such as blocks.0.", model.layout().sites[0].name);
+    if (!met)
+      refuse("--override: '", pattern, "' matches no linear of this model; places are head and blocks.<0 to ", model.blocks() - 1,
+             ">.<linear>, such as blocks.0.", model.layout().sites[0].name);
   }
 }
 
@@ -99,11 +101,11 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
 /// What all rows share.
 struct Shared {
   Model model;
-  Tensor tokens;                       // (N, T) calibration
+  Tensor tokens;  // (N, T) calibration
   results::Texts settings;
-  std::string calibration;             ///< digest of the sample
+  std::string calibration;  ///< digest of the sample
   std::vector<EvaluationText> texts;
-  std::vector<Perplexity> reference;   ///< full precision, by text
+  std::vector<Perplexity> reference;  ///< full precision, by text
 };
 
 std::pair<io::Text, io::TextSpec> calibration_text(const Options& o, const Experiment& experiment, Progress& progress) {
@@ -132,10 +134,16 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
   const io::TokenSample sample = io::sample_tokens(text, s.model.tokenizer, o.sampling, count, length, o.seed, parse_bos(o.bos));
   s.tokens = to_tensor(sample.rows, 0, sample.rows.count());
   s.calibration = sample.digest();
-  s.settings = {{"calibration.text", text.name},       {"calibration.samples", std::to_string(count)},
-                {"calibration.length", std::to_string(length)}, {"calibration.sampling", std::string(io::name_of(o.sampling))},
-                {"bos", o.bos},                        {"calibration.bos", sample.bos},       {"calibration.text_digest", text.digest},
-                {"tokenizer", s.model.tokenizer.description()}, {"tokenizer.digest", s.model.tokenizer.digest()}, {"dtype", o.dtype}};
+  s.settings = {{"calibration.text", text.name},
+                {"calibration.samples", std::to_string(count)},
+                {"calibration.length", std::to_string(length)},
+                {"calibration.sampling", std::string(io::name_of(o.sampling))},
+                {"bos", o.bos},
+                {"calibration.bos", sample.bos},
+                {"calibration.text_digest", text.digest},
+                {"tokenizer", s.model.tokenizer.description()},
+                {"tokenizer.digest", s.model.tokenizer.digest()},
+                {"dtype", o.dtype}};
   if (!text.remark.empty()) progress.say(text.name + ": " + text.remark);
   for (const std::string& wanted : o.evaluate) {
     const io::TextSpec e = io::parse_text_spec(wanted);
@@ -164,7 +172,9 @@ results::Run blank_run(const Shared& s, const Options& o) {
   results::Run r;
   r.seed = static_cast<int64_t>(o.seed), r.started = results::utc_now(), r.revision = revision;
   r.settings = s.settings, r.versions = versions(), r.machine = machine();
-  r.model = {{"path", std::filesystem::absolute(s.model.files->path()).string()}, {"digest", s.model.digest}, {"family", std::string(name(s.model.transformer->config().family))}};
+  r.model = {{"path", std::filesystem::absolute(s.model.files->path()).string()},
+             {"digest", s.model.digest},
+             {"family", std::string(name(s.model.transformer->config().family))}};
   return r;
 }
 
@@ -184,7 +194,8 @@ double bits_per_parameter(const Model& model, const BitCount& linears, const Bit
     parameters += n;
   }
   const auto quantized = static_cast<double>(linears.weights + head.weights);
-  const double extra = model.transformer->config().tied ? static_cast<double>(head.weights) : 0;  // a tied head is stored beside the embedding
+  const double extra =
+      model.transformer->config().tied ? static_cast<double>(head.weights) : 0;  // a tied head is stored beside the embedding
   return (linears.total() + head.total() + 16 * (parameters + extra - quantized)) / (parameters + extra);
 }
 
@@ -197,7 +208,8 @@ results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
   const auto begun = std::chrono::steady_clock::now();
   for (const EvaluationText& text : s.texts) {
     progress.begin("full precision, " + text.name);
-    const FullPrecisionKey key{s.model.digest, s.model.tokenizer.digest(), text.digest, text.protocol, o.dtype, text.ids, arithmetic(), text.length, text.count};
+    const FullPrecisionKey key{
+        s.model.digest, s.model.tokenizer.digest(), text.digest, text.protocol, o.dtype, text.ids, arithmetic(), text.length, text.count};
     bool found = false;
     s.reference.push_back(cached_full_precision(o.cache, key, found, [&] {
       PerplexityOptions options;
@@ -205,7 +217,8 @@ results::Run full_precision(Shared& s, const Options& o, Progress& progress) {
         stop_if_interrupted("while full precision was evaluated");
         progress.at(b, "evaluate");
       };
-      return perplexity(*s.model.transformer, s.model.transformer->load_head(), text.windows, float_operators(*s.model.transformer), options);
+      return perplexity(*s.model.transformer, s.model.transformer->load_head(), text.windows, float_operators(*s.model.transformer),
+                        options);
     }));
     run.evaluations.push_back(to_result(text, s.reference.back(), nullptr));
     progress.end(cat("perplexity ", results::detail::decimal(run.evaluations.back().perplexity, 4), found ? ", from the cache" : ""));
@@ -222,7 +235,9 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
   run.label = job.label + bos_suffix(o.bos), run.recipe = job.stages.label, run.digest = job.digest;
   run.description = job.stages.description, run.precision = job.precision.slots();
   const int64_t before = store.committed();
-  if (before > 0) progress.say(cat(job.label, ": ", before == model.blocks() ? "all" : std::to_string(before), " of ", model.blocks(), " blocks were committed earlier"));
+  if (before > 0)
+    progress.say(cat(job.label, ": ", before == model.blocks() ? "all" : std::to_string(before), " of ", model.blocks(),
+                     " blocks were committed earlier"));
 
   progress.begin(job.label, before);
   Walk walk;
@@ -237,8 +252,10 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
     bits += report.bits;
     for (const auto& [stage, seconds] : report.seconds) {
       const auto found = std::find_if(run.stages.begin(), run.stages.end(), [&](const auto& p) { return p.first == stage; });
-      if (found == run.stages.end()) run.stages.emplace_back(stage, seconds);
-      else found->second += seconds;
+      if (found == run.stages.end())
+        run.stages.emplace_back(stage, seconds);
+      else
+        found->second += seconds;
     }
     run.blocks.push_back(to_result(report));
   }
@@ -252,7 +269,9 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
       stop_if_interrupted(cat("while ", job.label, ", all of whose blocks are committed, was evaluated"));
       progress.at(b, "evaluate " + s.texts[i].name);
     };
-    const Perplexity p = perplexity(model, head, s.texts[i].windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); }, options);
+    const Perplexity p = perplexity(
+        model, head, s.texts[i].windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); },
+        options);
     run.evaluations.push_back(to_result(s.texts[i], p, &s.reference[i]));
   }
   run.stages.emplace_back("evaluate", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
@@ -278,14 +297,23 @@ void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o)
   const double tables = 2 * bytes(model.config().vocab, model.config().embedding_dim);
   const double peak = 3 * block + std::max(streams + hessians, windows) + tables + 0.5e9;
   const auto gb = [](double b) { return results::detail::decimal(b / 1e9, 3); };
-  std::printf("model        %s: %s, %ld blocks, hidden %ld\n", s.model.files->path().c_str(), std::string(name(model.config().family)).c_str(), static_cast<long>(model.blocks()), static_cast<long>(model.config().hidden));
-  std::printf("calibration  %ld x %ld tokens of %s\n", static_cast<long>(s.tokens.size(0)), static_cast<long>(s.tokens.size(1)), s.settings.front().second.c_str());
-  for (const EvaluationText& t : s.texts) std::printf("evaluation   %ld windows of %ld tokens of %s, protocol %s\n", static_cast<long>(t.count), static_cast<long>(t.length), t.name.c_str(), t.protocol.c_str());
-  std::printf("cache        %s GB on disk in %s: %s\n", o.cache_all ? gb(cache).c_str() : "0.000", o.cache.c_str(), o.cache_all ? "inputs of all blocks" : "inputs of blocks are computed along the way");
-  std::printf("memory       at most %s GB: weights of one block %s (three times), streams %s and Hessians %s, or windows of evaluation %s, embedding and head %s, 0.5 for the rest\n", gb(peak).c_str(),
-              gb(block).c_str(), gb(streams).c_str(), gb(hessians).c_str(), gb(windows).c_str(), gb(tables).c_str());
+  std::printf("model        %s: %s, %ld blocks, hidden %ld\n", s.model.files->path().c_str(),
+              std::string(name(model.config().family)).c_str(), static_cast<long>(model.blocks()),
+              static_cast<long>(model.config().hidden));
+  std::printf("calibration  %ld x %ld tokens of %s\n", static_cast<long>(s.tokens.size(0)), static_cast<long>(s.tokens.size(1)),
+              s.settings.front().second.c_str());
+  for (const EvaluationText& t : s.texts)
+    std::printf("evaluation   %ld windows of %ld tokens of %s, protocol %s\n", static_cast<long>(t.count), static_cast<long>(t.length),
+                t.name.c_str(), t.protocol.c_str());
+  std::printf("cache        %s GB on disk in %s: %s\n", o.cache_all ? gb(cache).c_str() : "0.000", o.cache.c_str(),
+              o.cache_all ? "inputs of all blocks" : "inputs of blocks are computed along the way");
+  std::printf(
+      "memory       at most %s GB: weights of one block %s (three times), streams %s and Hessians %s, or windows of evaluation %s, "
+      "embedding and head %s, 0.5 for the rest\n",
+      gb(peak).c_str(), gb(block).c_str(), gb(streams).c_str(), gb(hessians).c_str(), gb(windows).c_str(), gb(tables).c_str());
   for (const Job& job : jobs) {
-    std::printf("row          %s: smooth%s, observe%s, solve, advance, evaluate\n", job.label.c_str(), job.stages.learns() ? ", learn" : "", job.stages.solver->needs().any() ? "" : " nothing");
+    std::printf("row          %s: smooth%s, observe%s, solve, advance, evaluate\n", job.label.c_str(), job.stages.learns() ? ", learn" : "",
+                job.stages.solver->needs().any() ? "" : " nothing");
   }
 }
 
@@ -331,13 +359,17 @@ int run_all(const Options& o, const Experiment& experiment) {
   }
   if (!o.exported.empty()) check_export(chosen, s.model);
   if (o.resume) {
-    const auto begun = [&](const Job& job) { return std::filesystem::exists(results::runs_folder(o.results) / job.digest / "block_0000.h5"); };
-    if (std::none_of(jobs.begin(), jobs.end(), begun)) refuse("--resume: beside ", o.results.string(), " no run with these arguments has committed a block; without --resume it starts");
+    const auto begun = [&](const Job& job) {
+      return std::filesystem::exists(results::runs_folder(o.results) / job.digest / "block_0000.h5");
+    };
+    if (std::none_of(jobs.begin(), jobs.end(), begun))
+      refuse("--resume: beside ", o.results.string(), " no run with these arguments has committed a block; without --resume it starts");
   }
   catch_interrupt();
 
   std::vector<std::unique_ptr<RunStore>> stores;  // locked now: a second writer hears of it before anything is computed
-  for (const Job& job : jobs) stores.push_back(std::make_unique<RunStore>(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks()));
+  for (const Job& job : jobs)
+    stores.push_back(std::make_unique<RunStore>(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks()));
 
   std::vector<results::Run> runs{full_precision(s, chosen, progress)};
   results::save(o.results, runs.front());
@@ -361,7 +393,8 @@ int run_all(const Options& o, const Experiment& experiment) {
     stop_if_interrupted("before " + job.label);
     runs.push_back(run_row(job, s, *reference, store, chosen, progress));
     results::save(o.results, runs.back());
-    if (!o.exported.empty() && (job.exported || jobs.size() == 1)) exported = export_row(chosen, s.model, job.label, job.precision, store, s.texts, progress);
+    if (!o.exported.empty() && (job.exported || jobs.size() == 1))
+      exported = export_row(chosen, s.model, job.label, job.precision, store, s.texts, progress);
   }
   finish(chosen, runs, exported);
   return 0;
@@ -375,7 +408,8 @@ int run(int argc, char** argv, const Experiment& experiment) {
     try {
       return run_all(o, experiment);
     } catch (const Interrupted& stop) {
-      std::fprintf(stderr, "\ninterrupted %s; what is done is safe in %s.d, the same command goes on from there\n", stop.place.c_str(), o.results.c_str());
+      std::fprintf(stderr, "\ninterrupted %s; what is done is safe in %s.d, the same command goes on from there\n", stop.place.c_str(),
+                   o.results.c_str());
       return 130;
     }
   });

@@ -26,14 +26,14 @@ struct FormatTexts {
 
 /// One row of the table: a recipe, kept alive with its options bound, and formats of its own.
 struct Row {
-  std::string name;                                       ///< empty: the recipe's label
+  std::string name;  ///< empty: the recipe's label
   FormatTexts formats{};
-  bool exported = false;                                  ///< whether --export writes this one when there are several
-  std::function<std::vector<Field>()> fields;             ///< hyperparameters that options set
-  std::function<Stages()> stages;                         ///< the recipe as it is now
+  bool exported = false;                       ///< whether --export writes this one when there are several
+  std::function<std::vector<Field>()> fields;  ///< hyperparameters that options set
+  std::function<Stages()> stages;              ///< the recipe as it is now
   std::function<Reason(const Precision&)> refuses;
   std::function<Reason(const Precision&)> redundant;
-  std::function<void()> shorten;                          ///< --quick: the schedule scaled down
+  std::function<void()> shorten;  ///< --quick: the schedule scaled down
 };
 
 namespace detail {

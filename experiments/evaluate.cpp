@@ -68,7 +68,8 @@ int evaluate(int argc, char** argv) {
   if (!is_model) committed = open_run(path);
   const std::string dtype = committed ? entry(committed->run.settings, "dtype") : "f32";
   const Model m = open_model(is_model ? path : model_path.empty() ? entry(committed->run.model, "path") : model_path, parse_dtype(dtype));
-  if (committed && m.digest != entry(committed->run.model, "digest")) fail(m.files->path(), ": is not the model this run quantized (its digest differs); --model names it");
+  if (committed && m.digest != entry(committed->run.model, "digest"))
+    fail(m.files->path(), ": is not the model this run quantized (its digest differs); --model names it");
   const Transformer& model = *m.transformer;
 
   if (bos.empty()) bos = committed ? entry(committed->run.settings, "bos") : "default";
@@ -87,12 +88,17 @@ int evaluate(int argc, char** argv) {
   reference.label = (is_model ? fs::absolute(path).lexically_normal().filename().string() : "full precision") + bos_suffix(bos);
   reference.full_precision = true;
   reference.recipe = "none", reference.revision = revision, reference.started = results::utc_now();
-  reference.model = {{"path", fs::absolute(m.files->path()).string()}, {"digest", m.digest}, {"family", std::string(name(model.config().family))}};
-  reference.settings = {{"dtype", dtype}, {"bos", bos}, {"tokenizer", m.tokenizer.description()}, {"tokenizer.digest", m.tokenizer.digest()}};
-  for (const EvaluationText& t : texts) reference.settings.insert(reference.settings.end(), {{"evaluation." + t.name + ".bos", t.bos}, {"evaluation." + t.name + ".text_digest", t.digest}});
+  reference.model = {
+      {"path", fs::absolute(m.files->path()).string()}, {"digest", m.digest}, {"family", std::string(name(model.config().family))}};
+  reference.settings = {
+      {"dtype", dtype}, {"bos", bos}, {"tokenizer", m.tokenizer.description()}, {"tokenizer.digest", m.tokenizer.digest()}};
+  for (const EvaluationText& t : texts)
+    reference.settings.insert(reference.settings.end(),
+                              {{"evaluation." + t.name + ".bos", t.bos}, {"evaluation." + t.name + ".text_digest", t.digest}});
   reference.versions = versions(), reference.machine = machine();
   std::vector<Perplexity> plain;
-  const auto timed = [&](results::Run& run, const std::function<Perplexity(const EvaluationText&, const PerplexityOptions&)>& compute, bool paired) {
+  const auto timed = [&](results::Run& run, const std::function<Perplexity(const EvaluationText&, const PerplexityOptions&)>& compute,
+                         bool paired) {
     const auto begun = std::chrono::steady_clock::now();
     for (size_t i = 0; i < texts.size(); ++i) {
       progress.begin(run.label + ", " + texts[i].name);
@@ -106,20 +112,32 @@ int evaluate(int argc, char** argv) {
     run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
     run.peak_memory_bytes = results::peak_memory_bytes();
   };
-  timed(reference, [&](const EvaluationText& t, const PerplexityOptions& o) { return perplexity(model, model.load_head(), t.windows, float_operators(model), o); }, false);
+  timed(
+      reference,
+      [&](const EvaluationText& t, const PerplexityOptions& o) {
+        return perplexity(model, model.load_head(), t.windows, float_operators(model), o);
+      },
+      false);
   std::vector<results::Run> runs{reference};
   if (committed) {
     results::Run run = committed->run;
     run.evaluations.clear();
     const RunStore store(committed->folder, model.layout(), model.blocks(), RunStore::Access::read);
-    if (store.committed() < model.blocks()) fail(committed->folder.string(), ": ", store.committed(), " of ", model.blocks(), " blocks are there; run the same command again to complete it");
+    if (store.committed() < model.blocks())
+      fail(committed->folder.string(), ": ", store.committed(), " of ", model.blocks(),
+           " blocks are there; run the same command again to complete it");
     Head head = model.load_head();
-    if (const std::string format = entry(run.precision, "override.head"); !format.empty()) quantize_head(head, Scheme::parse(format, "head", Role::weight));
+    if (const std::string format = entry(run.precision, "override.head"); !format.empty())
+      quantize_head(head, Scheme::parse(format, "head", Role::weight));
     const bool single = store.block(0).formats.per_call();
-    timed(run, [&](const EvaluationText& t, PerplexityOptions o) {
-      o.batch = single ? 1 : 0;
-      return perplexity(model, head, t.windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); }, o);
-    }, true);
+    timed(
+        run,
+        [&](const EvaluationText& t, PerplexityOptions o) {
+          o.batch = single ? 1 : 0;
+          return perplexity(
+              model, head, t.windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); }, o);
+        },
+        true);
     runs.push_back(run);
   }
   std::fputs(results::table(runs).c_str(), stdout);

@@ -21,8 +21,8 @@ inline void check_export(const Options& o, const Model& model) {
 }
 
 /// Writes the row's model, reads it back when asked, and returns where it lies.
-[[nodiscard]] inline std::string export_row(const Options& o, const Model& model, const std::string& label, const Precision& precision, const RunStore& store,
-                                            const std::vector<EvaluationText>& texts, Progress& progress) {
+[[nodiscard]] inline std::string export_row(const Options& o, const Model& model, const std::string& label, const Precision& precision,
+                                            const RunStore& store, const std::vector<EvaluationText>& texts, Progress& progress) {
   ExportOptions options;
   options.dtype = o.export_dtype == "bf16" ? io::DType::bf16 : o.export_dtype == "f16" ? io::DType::f16 : io::DType::f32;
   options.recipe = label;

@@ -46,7 +46,8 @@ struct Model {
   std::string digest = files->digest();
   auto tokenizer = io::open_tokenizer(path);
   if (tokenizer.vocab_size() > files->config().vocab)
-    fail(path, ": the tokenizer knows ", tokenizer.vocab_size(), " tokens, the model ", files->config().vocab, "; they do not belong together");
+    fail(path, ": the tokenizer knows ", tokenizer.vocab_size(), " tokens, the model ", files->config().vocab,
+         "; they do not belong together");
   auto transformer = transformer_of(files, dtype);
   return {std::move(files), std::move(digest), std::move(tokenizer), std::move(transformer)};
 }
@@ -74,7 +75,8 @@ struct EvaluationText {
   std::vector<Tensor> windows;  ///< full windows (n, length), then perhaps a shorter tail (1, rest)
 };
 
-[[nodiscard]] inline EvaluationText cut(const io::Text& text, const io::Tokenizer& tokenizer, io::Protocol protocol, int64_t length, int64_t count, io::Special special) {
+[[nodiscard]] inline EvaluationText cut(const io::Text& text, const io::Tokenizer& tokenizer, io::Protocol protocol, int64_t length,
+                                        int64_t count, io::Special special) {
   const io::TokenWindows w = io::cut_windows(text, tokenizer, protocol, length, count, special);
   const std::string ids = Sha256().field("ids", std::as_bytes(std::span(w.rows.ids))).hex();
   EvaluationText e{text.name, std::string(io::name_of(protocol)), text.digest, ids, w.bos, w.length, w.rows.count(), {}};
@@ -98,8 +100,11 @@ struct EvaluationText {
 template <class Say>
 void check_window(const std::string& option, int64_t length, const ModelConfig& config, const Say& say) {
   if (length <= config.max_positions) return;
-  if (config.is_opt()) refuse(option, ": ", length, " tokens are more than the model's ", config.max_positions, " positions; give at most so many after the x of NxL");
-  say(cat(option, ": ", length, " tokens are more than the ", config.max_positions, " positions the model was made for; its losses will be high"));
+  if (config.is_opt())
+    refuse(option, ": ", length, " tokens are more than the model's ", config.max_positions,
+           " positions; give at most so many after the x of NxL");
+  say(cat(option, ": ", length, " tokens are more than the ", config.max_positions,
+          " positions the model was made for; its losses will be high"));
 }
 
 /// Window of a text when the command line does not say: 2048, or what the model can see.
@@ -129,7 +134,10 @@ void check_window(const std::string& option, int64_t length, const ModelConfig& 
 }
 
 [[nodiscard]] inline results::Texts machine() {
-  return {{"cpu", results::cpu_model()}, {"threads", std::to_string(at::get_num_threads())}, {"isa", kernels::text(kernels::isa())}, {"device", "cpu"}};
+  return {{"cpu", results::cpu_model()},
+          {"threads", std::to_string(at::get_num_threads())},
+          {"isa", kernels::text(kernels::isa())},
+          {"device", "cpu"}};
 }
 
 }  // namespace ptq::driver

@@ -34,7 +34,8 @@ void print_configuration(const io::Checkpoint& files, const std::string& path) {
     std::string shape;
     double n = 1;
     for (const int64_t size : t.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(size), n *= static_cast<double>(size);
-    std::printf("  %-56s %-8s %-16s %12llu bytes\n", t.name.c_str(), t.dtype.c_str(), shape.c_str(), static_cast<unsigned long long>(t.bytes));
+    std::printf("  %-56s %-8s %-16s %12llu bytes\n", t.name.c_str(), t.dtype.c_str(), shape.c_str(),
+                static_cast<unsigned long long>(t.bytes));
     bytes += static_cast<double>(t.bytes), parameters += n;
   }
   line("tensors", std::to_string(files.tensors().size()));
@@ -50,7 +51,8 @@ void print_loss(const std::string& path, const std::string& text, int64_t length
   const Tensor windows = at::tensor(std::vector<int64_t>(ids.begin(), ids.begin() + n * length), at::kLong).view({n, length});
   const Perplexity p = perplexity(*m.transformer, m.transformer->load_head(), {windows}, float_operators(*m.transformer));
   const Estimate e = p.estimate();
-  std::printf("tokens %zu\nwindows %ld of %ld\nmean negative log-likelihood %.6f\nperplexity %.4f", ids.size(), static_cast<long>(n), static_cast<long>(length), std::log(e.value), e.value);
+  std::printf("tokens %zu\nwindows %ld of %ld\nmean negative log-likelihood %.6f\nperplexity %.4f", ids.size(), static_cast<long>(n),
+              static_cast<long>(length), std::log(e.value), e.value);
   if (n > 1) std::printf(" ± %.4f", e.standard_error);
   std::printf("\n");
 }
@@ -104,12 +106,14 @@ int inspect(int argc, char** argv) {
     const std::vector<int32_t> ids = io::open_tokenizer(c.model).encode(io::read_text(c.tokens), special);
     if (std::fwrite(ids.data(), sizeof(int32_t), ids.size(), stdout) != ids.size()) fail("standard output cannot be written");
   } else if (!c.nll.empty()) {
-    print_loss(c.model, c.nll, parse_integer<int64_t>(c.window, "--window", 2, 1 << 24), parse_integer<int64_t>(c.windows, "--windows", 1, 1 << 24), special);
+    print_loss(c.model, c.nll, parse_integer<int64_t>(c.window, "--window", 2, 1 << 24),
+               parse_integer<int64_t>(c.windows, "--windows", 1, 1 << 24), special);
   } else if (app.count("--generate") > 0) {
     double temperature = parse_number(c.temperature, "--temperature");
     if (temperature < 0) refuse("--temperature: must not be negative");
     if (!c.seed.empty() && app.count("--temperature") == 0) temperature = 1;
-    generate(c.model, c.generate, parse_integer<int64_t>(c.length, "--length", 1, 1 << 20), temperature, c.seed.empty() ? 0 : parse_integer<uint64_t>(c.seed, "--seed"));
+    generate(c.model, c.generate, parse_integer<int64_t>(c.length, "--length", 1, 1 << 20), temperature,
+             c.seed.empty() ? 0 : parse_integer<uint64_t>(c.seed, "--seed"));
   } else {
     print_configuration(io::Checkpoint::open(c.model), c.model);
   }

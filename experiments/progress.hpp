@@ -43,7 +43,8 @@ class Progress {
       const double each = seconds() / static_cast<double>(block - first_);
       left = ", about " + duration(each * static_cast<double>(blocks_ - block)) + " left";
     }
-    std::fprintf(stderr, "\r\033[K%s: block %ld of %ld, %s%s", what_.c_str(), static_cast<long>(block + 1), static_cast<long>(blocks_), stage.c_str(), left.c_str());
+    std::fprintf(stderr, "\r\033[K%s: block %ld of %ld, %s%s", what_.c_str(), static_cast<long>(block + 1), static_cast<long>(blocks_),
+                 stage.c_str(), left.c_str());
     std::fflush(stderr);
   }
   void end(const std::string& outcome) {

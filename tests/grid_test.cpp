@@ -1,8 +1,8 @@
+#include <ptq/adaptation.hpp>
 #include <ptq/core/activation.hpp>
 #include <ptq/core/packing.hpp>
 #include <ptq/core/precision.hpp>
 #include <ptq/core/quantized_linear.hpp>
-#include <ptq/adaptation.hpp>
 #include <ptq/correction.hpp>
 #include <ptq/loss.hpp>
 #include <ptq/rounding.hpp>
@@ -37,7 +37,8 @@ TEST_CASE("formats read back as written, and nonsense is refused by name") {
     const Scheme s = Scheme::parse(text, "weights", Role::weight);
     CHECK(Scheme::parse(s.text(), "weights", Role::weight) == s);
   }
-  for (const char* text : {"int9", "int1", "int4:g0", "int4:g", "int4:token", "fp4", "int4:gptq", "int4:g64x", "", "int", "int4:range=x", "int4:range=absmax"})
+  for (const char* text :
+       {"int9", "int1", "int4:g0", "int4:g", "int4:token", "fp4", "int4:gptq", "int4:g64x", "", "int", "int4:range=x", "int4:range=absmax"})
     CHECK_THROWS_AS(Scheme::parse(text, "weights", Role::weight), Error);
   CHECK(Scheme::parse("int8:static", "activations", Role::activation).calibrated);
 }

@@ -23,15 +23,17 @@ struct Loaded {
 
   explicit Loaded(const fs::path& path) : file(std::make_shared<io::Checkpoint>(io::Checkpoint::open(path.string()))) {
     const auto f = file;
-    model = std::make_unique<Transformer>(f->config(), TensorLookup{[f](const std::string& n) { return f->has(n); },
-                                                                    [f](const std::string& n, at::IntArrayRef s) { return f->load(n, s); }});
+    model =
+        std::make_unique<Transformer>(f->config(), TensorLookup{[f](const std::string& n) { return f->has(n); },
+                                                                [f](const std::string& n, at::IntArrayRef s) { return f->load(n, s); }});
   }
 };
 
 /// The first n windows of `length` ids of a shipped text, no special tokens: (n, length) int64.
 inline Tensor windows(const fs::path& model, const std::string& text_name, int64_t n, int64_t length) {
   const io::MappedFile mapped(text(text_name).value().string());
-  const auto ids = io::open_tokenizer(model).encode({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, io::Special::none);
+  const auto ids =
+      io::open_tokenizer(model).encode({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, io::Special::none);
   return at::tensor(std::vector<int64_t>(ids.begin(), ids.begin() + n * length)).view({n, length});
 }
 

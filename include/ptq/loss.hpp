@@ -16,8 +16,8 @@ struct EnumNames<Reduce> {
 /// Laws: zero at equality (Mse); finite on finite input; a scalar of the outputs' dtype that autograd can follow.
 template <class P>
 concept Loss = Policy<P> && requires(const P p, const Tensor& target, const Tensor& output) {
-  { p(target, output) } -> std::same_as<Tensor>;    // (B, T, n), (B, T, n) → scalar
-  { p.averages() } -> std::same_as<bool>;           // whether the value is a mean over tokens
+  { p(target, output) } -> std::same_as<Tensor>;  // (B, T, n), (B, T, n) → scalar
+  { p.averages() } -> std::same_as<bool>;         // whether the value is a mean over tokens
 };
 
 /// ‖F − Q‖² averaged over features, over samples, and summed or averaged over tokens

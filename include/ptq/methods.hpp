@@ -17,7 +17,8 @@ inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq{};
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq_as_published{.solver = {.damp_increase = 0, .as_published = true}};
 
 /// GPTQ with the two additions of its repository for LLaMA: columns by descending diagonal (with static groups no index is stored).
-inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq_act_order{.solver = {.order = ColumnOrder::descending, .static_groups = true}};
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq_act_order{
+    .solver = {.order = ColumnOrder::descending, .static_groups = true}};
 
 /// Xiao et al.: SmoothQuant, arXiv 2211.10438; α = 0.5, factors behind norms only, plain rounding.
 inline constexpr Recipe<Nearest, SmoothQuant> smoothquant{};

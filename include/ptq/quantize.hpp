@@ -19,7 +19,10 @@ namespace ptq {
 struct CommitSink {
   virtual ~CommitSink() = default;
   /// Blocks committed earlier; when there are any, `stream` becomes the quantized stream after them.
-  virtual int64_t resume(Tensor& stream) { (void)stream; return 0; }
+  virtual int64_t resume(Tensor& stream) {
+    (void)stream;
+    return 0;
+  }
   /// Takes a block and the quantized stream after it. On return both are safe.
   virtual void commit(int64_t block, const QuantizedBlock& artefact, const Tensor& stream, const BlockReport& report) = 0;
 };
@@ -28,10 +31,10 @@ struct CommitSink {
 struct Walk {
   Precision precision;
   uint64_t seed = 0;
-  int64_t batch_tokens = 4096;                        ///< tokens a forward
-  int64_t measured_tokens = 1024;                     ///< tokens on which errors of linears are measured
+  int64_t batch_tokens = 4096;     ///< tokens a forward
+  int64_t measured_tokens = 1024;  ///< tokens on which errors of linears are measured
   std::function<void(int64_t block, const std::string& stage)> progress{};
-  std::function<bool()> interrupted{};                ///< asked between blocks; true stops after the commit
+  std::function<bool()> interrupted{};  ///< asked between blocks; true stops after the commit
 };
 
 namespace detail {
@@ -91,14 +94,14 @@ inline void solve_group(const Stages& stages, const InputGroup& group, int64_t b
 /// A quantized block beside the float block it approximates.
 struct BlockOutcome {
   QuantizedBlock artefact;
-  BlockParameters fused;         ///< after smoothing, before rounding
-  std::vector<Scheme> schemes;   ///< by site
+  BlockParameters fused;        ///< after smoothing, before rounding
+  std::vector<Scheme> schemes;  ///< by site
 };
 
 /// Quantizes one block. xq: the block's input in the model quantized so far, (N, T, hidden). `report` gets what solvers report and the
 /// seconds of stages.
 [[nodiscard]] inline BlockOutcome quantize_block(const Stages& stages, const Transformer& model, int64_t block, const Tensor& xq,
-                                                   ReferenceStream& reference, const Walk& walk, BlockReport& report) {
+                                                 ReferenceStream& reference, const Walk& walk, BlockReport& report) {
   const Layout& layout = model.layout();
   const auto tell = [&](const char* stage) {
     if (walk.progress) walk.progress(block, stage);
@@ -117,7 +120,9 @@ struct BlockOutcome {
   state.rounding.resize(layout.sites.size());
   const Needs wanted = stages.smoothing->needs();
   std::vector<Statistics> seen(layout.groups.size());
-  if (wanted.any()) seen = stages.smoothing->source() == Stream::reference ? reference.statistics(block) : observe(model, block, loaded, xq, wanted, {}, walk.batch_tokens);
+  if (wanted.any())
+    seen = stages.smoothing->source() == Stream::reference ? reference.statistics(block)
+                                                           : observe(model, block, loaded, xq, wanted, {}, walk.batch_tokens);
   state.smoothing = stages.smoothing->start(layout, loaded, seen);
   for (const auto& [name, t] : state.smoothing) require_finite(t, cat("block ", block, ", smoothing ", name));
   BlockParameters fused = stages.smoothing->fuse(layout, loaded, state.smoothing);
@@ -130,7 +135,8 @@ struct BlockOutcome {
   if (stages.learns()) {
     tell("learn");
     const Tensor& x = stages.learning.input == LearningInput::quantized ? xq : reference.input(block);
-    report.losses = learn_block(stages, model, static_cast<int>(block), loaded, state, schemes, formats, x, reference.input(block + 1), walk.seed);
+    report.losses =
+        learn_block(stages, model, static_cast<int>(block), loaded, state, schemes, formats, x, reference.input(block + 1), walk.seed);
     fused = stages.smoothing->fuse(layout, loaded, state.smoothing);
     report.seconds.emplace_back("learn", clock.lap());
   }
@@ -145,7 +151,8 @@ struct BlockOutcome {
   BlockParameters work = fused;
   const bool corrects_on_stream = stages.correction->active() && stages.correction->source() == Stream::quantized;
   const Needs needs = stages.solver->needs() | (corrects_on_stream ? stages.correction->needs() : Needs{});
-  const std::vector<Statistics> fixed = stages.correction->active() && !corrects_on_stream ? reference.statistics(block) : std::vector<Statistics>(layout.groups.size());
+  const std::vector<Statistics> fixed =
+      stages.correction->active() && !corrects_on_stream ? reference.statistics(block) : std::vector<Statistics>(layout.groups.size());
   BlockParameters original;  // the float model in the basis of the smoothing: what paired statistics compare with
   Observation how{stages.solver->observed(), &formats};
   if (how.form == Observed::paired) original = fused, how.reference = &original, how.reference_input = reference.input(block);
@@ -177,14 +184,16 @@ inline void check(const Stages& stages, const Transformer& model, const Precisio
     for (const Site& site : model.layout().sites) {
       const std::string place = cat("blocks.", block, ".", site.name);
       const Scheme scheme = precision.weight(place);
-      if (scheme.active() && !kernels::valid(convention(scheme))) refuse(place, ": format ", scheme.text(), " has no grid; choose another range");
+      if (scheme.active() && !kernels::valid(convention(scheme)))
+        refuse(place, ": format ", scheme.text(), " has no grid; choose another range");
       (void)group_count(scheme, site.in, place);
     }
 }
 
 /// Quantizes every block of the model, committing each as soon as it is done. tokens (N, T). Returns the number of blocks done: all of
 /// them, or fewer when interrupted.
-inline int64_t quantize(const Stages& stages, const Transformer& model, const Tensor& tokens, ReferenceStream& reference, CommitSink& sink, const Walk& walk) {
+inline int64_t quantize(const Stages& stages, const Transformer& model, const Tensor& tokens, ReferenceStream& reference, CommitSink& sink,
+                        const Walk& walk) {
   const c10::NoGradGuard no_gradients;
   check(stages, model, walk.precision);
   Tensor xq;
@@ -195,7 +204,8 @@ inline int64_t quantize(const Stages& stages, const Transformer& model, const Te
     const BlockOutcome done = quantize_block(stages, model, block, xq, reference, walk, report);
     if (walk.progress) walk.progress(block, "advance");
     detail::Clock clock;
-    xq = advance(model, block, done.artefact, done.fused, done.schemes, xq, reference.input(block + 1), walk.batch_tokens, walk.measured_tokens, report);
+    xq = advance(model, block, done.artefact, done.fused, done.schemes, xq, reference.input(block + 1), walk.batch_tokens,
+                 walk.measured_tokens, report);
     report.seconds.emplace_back("advance", clock.lap());
     sink.commit(block, done.artefact, xq, report);
     if (walk.interrupted && walk.interrupted()) return block + 1;

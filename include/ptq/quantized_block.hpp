@@ -26,9 +26,9 @@ struct Format {
 
 /// What is rounded besides weights.
 struct Formats {
-  std::vector<Format> inputs;      ///< by input group
-  std::vector<Format> outputs;     ///< by site
-  std::array<Scheme, 4> attention; ///< by Operand
+  std::vector<Format> inputs;       ///< by input group
+  std::vector<Format> outputs;      ///< by site
+  std::array<Scheme, 4> attention;  ///< by Operand
 
   [[nodiscard]] bool attention_active() const {
     for (const Scheme& s : attention)
@@ -59,19 +59,20 @@ struct Formats {
 
 /// Runs a block on given float (or fake-quantized) parameters with its formats on.
 struct FormatOperators : FloatOperators {
-  FormatOperators(const ModelConfig& config, BlockParameters block, const Formats& formats, const std::vector<LowRank>* corrections = nullptr)
+  FormatOperators(const ModelConfig& config, BlockParameters block, const Formats& formats,
+                  const std::vector<LowRank>* corrections = nullptr)
       : FloatOperators(config, std::move(block)), formats_(&formats), corrections_(corrections) {}
 
-  Tensor input(int group, const Tensor& x) override { return formats_->inputs[static_cast<size_t>(group)](FloatOperators::input(group, x)); }
+  Tensor input(int group, const Tensor& x) override {
+    return formats_->inputs[static_cast<size_t>(group)](FloatOperators::input(group, x));
+  }
   Tensor linear(int site, const Tensor& x) override {
     const auto s = static_cast<size_t>(site);
     Tensor y = FloatOperators::linear(site, x);  // (…, out)
     if (corrections_ && (*corrections_)[s].defined()) y = y + at::matmul(at::matmul(x, (*corrections_)[s].a), (*corrections_)[s].b);
     return formats_->outputs[s](y);
   }
-  Tensor operand(Operand which, const Tensor& t) override {
-    return Format{formats_->attention[static_cast<size_t>(which)], {}}(t);
-  }
+  Tensor operand(Operand which, const Tensor& t) override { return Format{formats_->attention[static_cast<size_t>(which)], {}}(t); }
   [[nodiscard]] bool operands_pass() const override { return !formats_->attention_active(); }
 
  private:
@@ -81,12 +82,12 @@ struct FormatOperators : FloatOperators {
 
 /// What is committed for one block.
 struct QuantizedBlock {
-  std::vector<QuantizedLinear> linears;   ///< by site
-  std::vector<NormParameters> norms;      ///< fused
-  std::vector<Tensor> input_scale;        ///< by input group; undefined where folded or absent
-  Tensor query_norm, key_norm;            // (head) or undefined
+  std::vector<QuantizedLinear> linears;  ///< by site
+  std::vector<NormParameters> norms;     ///< fused
+  std::vector<Tensor> input_scale;       ///< by input group; undefined where folded or absent
+  Tensor query_norm, key_norm;           // (head) or undefined
   Formats formats;
-  NamedTensors state;                     ///< what was learned: "rounding.<site>.<name>", "smoothing.<name>"
+  NamedTensors state;  ///< what was learned: "rounding.<site>.<name>", "smoothing.<name>"
 
   [[nodiscard]] BitCount bits() const {
     BitCount all;

@@ -19,9 +19,13 @@ namespace ptq {
 
 /// Traits that cross-axis rules read; a policy states what is unusual about it.
 template <class P>
-inline constexpr bool learns_range = requires { requires P::learns_range; };  ///< a rounding that learns the clipping range
+inline constexpr bool learns_range = requires {
+  requires P::learns_range;
+};  ///< a rounding that learns the clipping range
 template <class P>
-inline constexpr bool owns_grid = requires { requires P::owns_grid; };        ///< a solver that makes its own levels (codebooks)
+inline constexpr bool owns_grid = requires {
+  requires P::owns_grid;
+};  ///< a solver that makes its own levels (codebooks)
 template <class V>
 inline constexpr bool column_solver = [] {
   if constexpr (Solver<V>) return V{}.needs().hessian;
@@ -35,7 +39,7 @@ inline constexpr bool refits_segments = [] {
 
 /// The cross-axis rules of types; those of numbers are in refuses().
 template <class R, class V, class A>
-inline constexpr bool composable = !(learns_range<R> && owns_grid<V>) && !(refits_segments<A> && column_solver<V>);
+inline constexpr bool composable = !(learns_range<R> && owns_grid<V>)&&!(refits_segments<A> && column_solver<V>);
 
 /// rounding × smoothing × loss × solver × correction × adaptation; each defaults to its null object, so Recipe<> is round-to-nearest.
 /// Policy types are the algorithm, their values hyperparameters.
@@ -47,8 +51,9 @@ struct Recipe {
   static_assert(Solver<V>, "Recipe: the fourth axis takes a Solver, such as Direct or Gptq");
   static_assert(Correction<C>, "Recipe: the fifth axis takes a Correction, such as NoCorrection");
   static_assert(Adaptation<A>, "Recipe: the sixth axis takes an Adaptation, such as NoAdaptation");
-  static_assert(!(learns_range<R> && owns_grid<V>),
-                "Recipe: a solver with its own codebooks has no range to clip; use Nearest or a rounding with a divisor, or another solver");
+  static_assert(
+      !(learns_range<R> && owns_grid<V>),
+      "Recipe: a solver with its own codebooks has no range to clip; use Nearest or a rounding with a divisor, or another solver");
   static_assert(!(refits_segments<A> && column_solver<V>),
                 "Recipe: the Hessian of one segment has no rank; use the adaptation per data set, or Direct as the solver");
 
@@ -132,7 +137,8 @@ template <class... Axes>
 [[nodiscard]] Reason redundant(const Recipe<Axes...>& r, const Precision& precision) {
   if (!learns(r) && label(r.loss) != label(Mse{})) return "a loss where nothing is learned";
   if (r.adaptation.scope() != AdaptationScope::nothing && r.adaptation.steps() == 0) return "an adaptation of zero steps";
-  if (r.adaptation.steps() > 0 && !learns(r) && !r.solver.needs().any()) return "an adaptation where nothing is learned and the solver needs no data";
+  if (r.adaptation.steps() > 0 && !learns(r) && !r.solver.needs().any())
+    return "an adaptation where nothing is learned and the solver needs no data";
   if constexpr (requires { r.solver.redundant(precision); }) return r.solver.redundant(precision);
   return {};
 }

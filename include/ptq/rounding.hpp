@@ -20,10 +20,10 @@ struct Coordinates {
 ///       with Direct, the committed weight is bit for bit `weight(state, w, scheme)`.
 template <class P>
 concept Rounding = Policy<P> && requires(const P p, const NamedTensors& state, const Tensor& w, const Scheme& scheme) {
-  { p.start(w, scheme) } -> std::same_as<NamedTensors>;               // what is learned at one linear; empty: nothing
+  { p.start(w, scheme) } -> std::same_as<NamedTensors>;  // what is learned at one linear; empty: nothing
   { p.learnable() } -> std::same_as<std::vector<Learnable>>;
-  { p.weight(state, w, scheme) } -> std::same_as<Tensor>;             // fake-quantized, differentiable in state and w
-  { p.coordinates(state, w, scheme) } -> std::same_as<Coordinates>;   // what the solver gets
+  { p.weight(state, w, scheme) } -> std::same_as<Tensor>;            // fake-quantized, differentiable in state and w
+  { p.coordinates(state, w, scheme) } -> std::same_as<Coordinates>;  // what the solver gets
 };
 
 /// w / s, the range fitted to the current weight: nothing to learn.

@@ -13,10 +13,10 @@ namespace ptq {
 /// Minimal definition: `needs`, `source`, `start`, `learnable`, `fuse`.                               Null object: NoSmoothing
 /// Laws: factors are positive and finite; the block's float output does not move; NoSmoothing is bit-identical to none at all.
 template <class P>
-concept Smoothing = Policy<P> && requires(const P p, const Layout& layout, const BlockParameters& block, const std::vector<Statistics>& stats,
-                                          const NamedTensors& state) {
-  { p.needs() } -> std::same_as<Needs>;                                // of each input group
-  { p.source() } -> std::same_as<Stream>;                              // whose statistics
+concept Smoothing = Policy<P> && requires(const P p, const Layout& layout, const BlockParameters& block,
+                                          const std::vector<Statistics>& stats, const NamedTensors& state) {
+  { p.needs() } -> std::same_as<Needs>;    // of each input group
+  { p.source() } -> std::same_as<Stream>;  // whose statistics
   { p.start(layout, block, stats) } -> std::same_as<NamedTensors>;
   { p.learnable() } -> std::same_as<std::vector<Learnable>>;
   { p.fuse(layout, block, state) } -> std::same_as<BlockParameters>;

@@ -17,9 +17,9 @@ namespace ptq {
 
 /// In which form a solver wants to see the inputs of a linear while statistics are gathered.
 enum class Observed {
-  plain,      ///< the quantized stream, activations unquantized inside the layer        (GPTQ, CLAQ)
-  rounded,    ///< the quantized stream, rounded to the activation format; reference: the same before rounding   (AWRQ)
-  paired,     ///< the quantized stream; reference: the float model's input of the same layer                    (GPTAQ)
+  plain,    ///< the quantized stream, activations unquantized inside the layer        (GPTQ, CLAQ)
+  rounded,  ///< the quantized stream, rounded to the activation format; reference: the same before rounding   (AWRQ)
+  paired,   ///< the quantized stream; reference: the float model's input of the same layer                    (GPTAQ)
 };
 
 /// What a column solver does with the divisors of a learned rounding: round on the learned grid alone (S = 1), or let S choose the codes.
@@ -45,18 +45,18 @@ class Shared {
 
 /// One linear to be quantized.
 struct Problem {
-  std::string place;               ///< "blocks.3.self_attn.q_proj", for messages
-  Tensor weight;                   // (out, in) float, fused
+  std::string place;  ///< "blocks.3.self_attn.q_proj", for messages
+  Tensor weight;      // (out, in) float, fused
   Scheme scheme;
-  Coordinates coordinates;         ///< of the rounding
+  Coordinates coordinates;  ///< of the rounding
   const Statistics* stats = nullptr;
   Shared* shared = nullptr;
 };
 
 struct Solution {
-  QuantizedLinear linear;                               ///< codes and grid; the caller adds bias and correction
-  Tensor target;                                        // (out, in) W*: what a correction should reach
-  std::vector<std::pair<std::string, double>> report;   ///< loss, damping used, …
+  QuantizedLinear linear;                              ///< codes and grid; the caller adds bias and correction
+  Tensor target;                                       // (out, in) W*: what a correction should reach
+  std::vector<std::pair<std::string, double>> report;  ///< loss, damping used, …
 };
 
 /// Minimal definition: `needs`, `observed`, `solve`, `refuses`.                                          Null object: Direct

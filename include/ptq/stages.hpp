@@ -24,7 +24,8 @@ struct SmoothingStage {
   virtual ~SmoothingStage() = default;
   [[nodiscard]] virtual Needs needs() const = 0;
   [[nodiscard]] virtual Stream source() const = 0;
-  [[nodiscard]] virtual NamedTensors start(const Layout& layout, const BlockParameters& block, const std::vector<Statistics>& stats) const = 0;
+  [[nodiscard]] virtual NamedTensors start(const Layout& layout, const BlockParameters& block,
+                                           const std::vector<Statistics>& stats) const = 0;
   [[nodiscard]] virtual std::vector<Learnable> learnable() const = 0;
   [[nodiscard]] virtual BlockParameters fuse(const Layout& layout, const BlockParameters& block, const NamedTensors& state) const = 0;
 };
@@ -75,7 +76,9 @@ struct SmoothingOf final : SmoothingStage {
   explicit SmoothingOf(P policy) : p(std::move(policy)) {}
   Needs needs() const override { return p.needs(); }
   Stream source() const override { return p.source(); }
-  NamedTensors start(const Layout& l, const BlockParameters& b, const std::vector<Statistics>& s) const override { return p.start(l, b, s); }
+  NamedTensors start(const Layout& l, const BlockParameters& b, const std::vector<Statistics>& s) const override {
+    return p.start(l, b, s);
+  }
   std::vector<Learnable> learnable() const override { return p.learnable(); }
   BlockParameters fuse(const Layout& l, const BlockParameters& b, const NamedTensors& s) const override { return p.fuse(l, b, s); }
 };

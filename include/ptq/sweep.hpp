@@ -22,8 +22,8 @@ template <class... P>
 /// What became of the entries of a sweep.
 struct SweepCount {
   int64_t run = 0;
-  int64_t ill_formed = 0;                     ///< pairs of types that do not compose
-  std::map<std::string, int64_t> dropped;     ///< reason → entries refused at this precision, or redundant
+  int64_t ill_formed = 0;                  ///< pairs of types that do not compose
+  std::map<std::string, int64_t> dropped;  ///< reason → entries refused at this precision, or redundant
 
   [[nodiscard]] int64_t total() const {
     int64_t n = run + ill_formed;
@@ -37,14 +37,16 @@ template <class R, class S, class L, class V, class C, class A>
 class Sweep {
  public:
   Sweep(R roundings, S smoothings, L losses, V solvers, C corrections, A adaptations)
-      : product_(boost::hana::cartesian_product(boost::hana::make_tuple(roundings, smoothings, losses, solvers, corrections, adaptations))) {}
+      : product_(
+            boost::hana::cartesian_product(boost::hana::make_tuple(roundings, smoothings, losses, solvers, corrections, adaptations))) {}
 
   /// Calls visit(recipe) for every entry whose types compose; returns how many do not.
   template <class Visit>
   int64_t for_each_composable(const Visit& visit) const {
     int64_t ill_formed = 0;
     boost::hana::for_each(product_, [&](const auto& entry) {
-      boost::hana::unpack(entry, [&]<class Ri, class Si, class Li, class Vi, class Ci, class Ai>(const Ri& r, const Si& s, const Li& l, const Vi& v, const Ci& c, const Ai& a) {
+      boost::hana::unpack(entry, [&]<class Ri, class Si, class Li, class Vi, class Ci, class Ai>(const Ri& r, const Si& s, const Li& l,
+                                                                                                 const Vi& v, const Ci& c, const Ai& a) {
         if constexpr (composable<Ri, Vi, Ai>) {
           visit(Recipe<Ri, Si, Li, Vi, Ci, Ai>{r, s, l, v, c, a, Learning{}});
         } else {
@@ -81,8 +83,9 @@ class Sweep {
 /// Axes left out keep their null object.
 template <class R, class S = decltype(axis(NoSmoothing{})), class L = decltype(axis(Mse{})), class V = decltype(axis(Direct{})),
           class C = decltype(axis(NoCorrection{})), class A = decltype(axis(NoAdaptation{}))>
-[[nodiscard]] Sweep<R, S, L, V, C, A> sweep(R roundings, S smoothings = axis(NoSmoothing{}), L losses = axis(Mse{}), V solvers = axis(Direct{}),
-                                            C corrections = axis(NoCorrection{}), A adaptations = axis(NoAdaptation{})) {
+[[nodiscard]] Sweep<R, S, L, V, C, A> sweep(R roundings, S smoothings = axis(NoSmoothing{}), L losses = axis(Mse{}),
+                                            V solvers = axis(Direct{}), C corrections = axis(NoCorrection{}),
+                                            A adaptations = axis(NoAdaptation{})) {
   return {roundings, smoothings, losses, solvers, corrections, adaptations};
 }
 

@@ -98,7 +98,8 @@ Ceilings measure() {
 }  // namespace
 
 void copy(float* to, const float* from, std::ptrdiff_t n) {
-  parallel(n / 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) { copy_past_caches(to + 16 * begin, from + 16 * begin, 16 * (end - begin)); });
+  parallel(n / 16,
+           [&](std::ptrdiff_t begin, std::ptrdiff_t end) { copy_past_caches(to + 16 * begin, from + 16 * begin, 16 * (end - begin)); });
 }
 
 const Ceilings& ceilings() {

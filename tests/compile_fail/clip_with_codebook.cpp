@@ -4,6 +4,7 @@
 using namespace ptq;
 
 int main() {
-  const Recipe<test::ToyClip, NoSmoothing, Mse, test::ToyCodebook> wrong{};  // expect: Recipe: a solver with its own codebooks has no range to clip; use Nearest
+  const Recipe<test::ToyClip, NoSmoothing, Mse, test::ToyCodebook>
+      wrong{};  // expect: Recipe: a solver with its own codebooks has no range to clip; use Nearest
   return sizeof wrong > 0 ? 0 : 1;
 }

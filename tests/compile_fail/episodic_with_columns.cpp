@@ -4,6 +4,7 @@
 using namespace ptq;
 
 int main() {
-  const Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, test::ToyEpisodic> wrong{};  // expect: Recipe: the Hessian of one segment has no rank; use the adaptation per data set
+  const Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, test::ToyEpisodic>
+      wrong{};  // expect: Recipe: the Hessian of one segment has no rank; use the adaptation per data set
   return sizeof wrong > 0 ? 0 : 1;
 }

@@ -24,7 +24,7 @@ struct CacheKey {
   std::string tokenizer;  ///< its description
   std::string sampling;   ///< text digest, scheme, seed, sizes
   std::string dtype;
-  std::string arithmetic; ///< threads, instructions, library: what decides the last bits
+  std::string arithmetic;  ///< threads, instructions, library: what decides the last bits
 
   [[nodiscard]] std::string digest(const Tensor& tokens) const {
     const Tensor ids = tokens.to(at::kLong).contiguous();
@@ -50,16 +50,18 @@ struct CacheKey {
 class CachedReference : public ReferenceStream {
  public:
   /// `told` hears which block is computed. tokens (N, T).
-  CachedReference(const std::filesystem::path& folder, const CacheKey& key, const Transformer& model, const Tensor& tokens, int64_t batch_tokens,
-                  const std::function<void(int64_t block)>& told = {})
+  CachedReference(const std::filesystem::path& folder, const CacheKey& key, const Transformer& model, const Tensor& tokens,
+                  int64_t batch_tokens, const std::function<void(int64_t block)>& told = {})
       : layout_(model.layout()), path_(folder / (key.digest(tokens) + ".h5")) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     if (error) fail(folder.string(), ": cannot be made: ", error.message());
     if (!std::filesystem::exists(path_)) {
       const io::FileLock lock(path_, std::chrono::hours(24));  // another run may be making the same one
-      if (!std::filesystem::exists(path_)) make(key, model, tokens, batch_tokens, told);
-      else found_ = true;
+      if (!std::filesystem::exists(path_))
+        make(key, model, tokens, batch_tokens, told);
+      else
+        found_ = true;
     } else {
       found_ = true;
     }
@@ -81,7 +83,9 @@ class CachedReference : public ReferenceStream {
       const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
       std::vector<Statistics> all;
       for (const InputGroup& group : layout_.groups) {
-        const auto row = [&](const char* what) { return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0); };  // (width)
+        const auto row = [&](const char* what) {
+          return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0);
+        };  // (width)
         Statistics s;
         s.sequences = file.attribute<int64_t>("/", "sequences"), s.tokens = file.attribute<int64_t>("/", "tokens");
         s.absmax = row("absmax"), s.low = row("low"), s.high = row("high"), s.sum_abs = row("sum_abs");
@@ -95,7 +99,9 @@ class CachedReference : public ReferenceStream {
  private:
   static constexpr int64_t hex_digits = 64;
 
-  static std::array<Tensor, 4> rows(const Statistics& s) { return {s.absmax.contiguous(), s.low.contiguous(), s.high.contiguous(), s.sum_abs.contiguous()}; }
+  static std::array<Tensor, 4> rows(const Statistics& s) {
+    return {s.absmax.contiguous(), s.low.contiguous(), s.high.contiguous(), s.sum_abs.contiguous()};
+  }
 
   static Sha256 digest(const std::vector<Statistics>& all) {
     Sha256 d;
@@ -109,7 +115,8 @@ class CachedReference : public ReferenceStream {
       fail(file.path().string(), ": is damaged: block ", row, " is not what was written");
   }
 
-  void make(const CacheKey& key, const Transformer& model, const Tensor& tokens, int64_t batch_tokens, const std::function<void(int64_t)>& told) const {
+  void make(const CacheKey& key, const Transformer& model, const Tensor& tokens, int64_t batch_tokens,
+            const std::function<void(int64_t)>& told) const {
     Tensor x = model.embed(tokens);  // (N, T, hidden)
     const int64_t blocks = model.blocks(), n = x.size(0), t = x.size(1), hidden = x.size(2);
     const io::DType type = io::stored_dtype(x, "stream");

@@ -38,8 +38,8 @@ struct Observer : FloatOperators {
     return y;
   }
 
-  std::function<void(int group, const Tensor& x)> on_input;    // x (B, T, in)
-  std::function<void(int site, const Tensor& y)> on_output;    // y (B, T, out)
+  std::function<void(int group, const Tensor& x)> on_input;  // x (B, T, in)
+  std::function<void(int site, const Tensor& y)> on_output;  // y (B, T, out)
 };
 
 /// Calls work(first, count) for batches of sequences of `length` tokens, about `tokens` tokens a batch, at least one sequence.

@@ -14,21 +14,23 @@ namespace ptq {
 /// What recipes may read of the float model. Recipe-independent, so one is shared by all entries of an ablation.
 struct ReferenceStream {
   virtual ~ReferenceStream() = default;
-  [[nodiscard]] virtual Tensor input(int64_t block) = 0;                         ///< (N, T, hidden); block = number of blocks: the last output
-  [[nodiscard]] virtual std::vector<Statistics> statistics(int64_t block) = 0;   ///< by input group; see reference_needs
+  [[nodiscard]] virtual Tensor input(int64_t block) = 0;  ///< (N, T, hidden); block = number of blocks: the last output
+  [[nodiscard]] virtual std::vector<Statistics> statistics(int64_t block) = 0;  ///< by input group; see reference_needs
 };
 
 /// The statistics that every reference stream offers: cheap ones, a vector a group.
 inline constexpr Needs reference_needs{.absmax = true, .extent = true, .mean_abs = true};
 
 /// Runs one float block over x and gathers reference statistics. x, y (N, T, hidden).
-[[nodiscard]] inline Tensor reference_forward(const Transformer& model, int64_t block, const Tensor& x, std::vector<Statistics>& stats, int64_t batch_tokens) {
+[[nodiscard]] inline Tensor reference_forward(const Transformer& model, int64_t block, const Tensor& x, std::vector<Statistics>& stats,
+                                              int64_t batch_tokens) {
   stats.assign(model.layout().groups.size(), Statistics{});
   Observer watch(model.config(), model.load(block));
   watch.on_input = [&](int group, const Tensor& seen) { stats[static_cast<size_t>(group)].add(reference_needs, seen); };
   Tensor y = at::empty_like(x);
-  for_batches(x.size(0), x.size(1), batch_tokens,
-              [&](int64_t first, int64_t count) { y.narrow(0, first, count).copy_(model.forward(block, x.narrow(0, first, count), watch)); });
+  for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) {
+    y.narrow(0, first, count).copy_(model.forward(block, x.narrow(0, first, count), watch));
+  });
   require_finite(y, "block " + std::to_string(block) + ", output of the float model");
   return y;
 }
@@ -36,14 +38,15 @@ inline constexpr Needs reference_needs{.absmax = true, .extent = true, .mean_abs
 /// Computes the stream as the walk goes along, keeping two blocks' worth: `--cache-stream last`.
 class ComputedReference : public ReferenceStream {
  public:
-  ComputedReference(const Transformer& model, Tensor tokens, int64_t batch_tokens) : model_(model), tokens_(std::move(tokens)), batch_tokens_(batch_tokens) {}
+  ComputedReference(const Transformer& model, Tensor tokens, int64_t batch_tokens)
+      : model_(model), tokens_(std::move(tokens)), batch_tokens_(batch_tokens) {}
 
   Tensor input(int64_t block) override {
     seek(block);
     return block == block_ ? before_ : after_;
   }
   std::vector<Statistics> statistics(int64_t block) override {
-    seek(block);                                             // keeps block or its predecessor
+    seek(block);  // keeps block or its predecessor
     while (block_ < block || !after_.defined()) step();
     return stats_;
   }

@@ -36,7 +36,7 @@ struct Statistics {
 
   /// Adds a batch. `x` is what the statistics are of; `reference` is compared with it for `cross` and may be undefined otherwise.
   void add(const Needs& needs, const Tensor& x, const Tensor& reference = {}) {  // x (sequences, tokens, n)
-    const Tensor flat = x.reshape({-1, x.size(-1)});                              // (tokens, n)
+    const Tensor flat = x.reshape({-1, x.size(-1)});                             // (tokens, n)
     const int64_t n = flat.size(1);
     if (needs.absmax) update(absmax, flat.abs().amax(0), true);
     if (needs.extent) update(low, flat.amin(0), false), update(high, flat.amax(0), true);

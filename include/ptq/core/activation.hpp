@@ -7,7 +7,8 @@ namespace ptq {
 
 /// Rounds x to `scheme`. Per token: one grid for every vector along the last dimension. Per tensor: one grid for each call, so batch the
 /// calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through.
-/// The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137, SmoothQuant 2211.10438.
+/// The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137, SmoothQuant
+/// 2211.10438.
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Scheme& scheme, bool as_published = false) {
   if (!scheme.active()) return x;
   const Tensor flat = x.detach().reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)
@@ -48,7 +49,8 @@ namespace ptq {
   g.scale = at::empty({1, 1}, at::dtype(dtype));
   g.zero = at::empty({1, 1}, at::kInt);
   detail::by_scalar(g.scale, "a static grid", [&]<class T>(T) {
-    kernels::grid_from_range<T>(how, static_cast<T>(low), static_cast<T>(high), *g.scale.mutable_data_ptr<T>(), *g.zero.mutable_data_ptr<int32_t>());
+    kernels::grid_from_range<T>(how, static_cast<T>(low), static_cast<T>(high), *g.scale.mutable_data_ptr<T>(),
+                                *g.zero.mutable_data_ptr<int32_t>());
   });
   return g;
 }

@@ -1,4 +1,5 @@
-// Reflection: the fields of a policy, listed once with BOOST_HANA_ADAPT_STRUCT, yield labels, attributes, command-line options and equality.
+// Reflection: the fields of a policy, listed once with BOOST_HANA_ADAPT_STRUCT, yield labels, attributes, command-line options and
+// equality.
 #pragma once
 
 #include <boost/hana.hpp>
@@ -17,10 +18,10 @@ namespace ptq {
 
 /// One hyperparameter of a policy value. `set` parses a text strictly and throws an Error that names `path`.
 struct Field {
-  std::string path;                                ///< "solver.damp", "loss.nlc.weight"
-  std::string text;                                ///< the current value; reads back as the same value
-  std::string expects;                             ///< "number", "true or false", "none or number", "natural|descending|…"
-  std::function<void(const std::string&)> set;     ///< writes into the described object, which must outlive the field
+  std::string path;                             ///< "solver.damp", "loss.nlc.weight"
+  std::string text;                             ///< the current value; reads back as the same value
+  std::string expects;                          ///< "number", "true or false", "none or number", "natural|descending|…"
+  std::function<void(const std::string&)> set;  ///< writes into the described object, which must outlive the field
 };
 
 /// Names of an enumeration, for fields of that type: specialise beside the enumeration with a static array `names` in the order 0, 1, ….
@@ -35,7 +36,9 @@ template <class T>
 constexpr bool is_optional<std::optional<T>> = true;
 
 template <class T>
-concept NamedEnum = std::is_enum_v<T> && requires { EnumNames<T>::names.size(); };
+concept NamedEnum = std::is_enum_v<T> && requires {
+  EnumNames<T>::names.size();
+};
 
 /// Types with their own text form: static parse(text, what) and text().
 template <class T>
@@ -110,7 +113,9 @@ T from_text(const std::string& text, const std::string& what) {
 /// A policy, or a part of one, that can be described: a struct adapted with BOOST_HANA_ADAPT_STRUCT, or a combinator that
 /// offers `each(visit)` and calls visit(name, part) for each of its parts.
 template <class P>
-concept Described = boost::hana::Struct<std::remove_const_t<P>>::value || requires(P& p) { p.each([](const std::string&, auto&) {}); };
+concept Described = boost::hana::Struct<std::remove_const_t<P>>::value || requires(P& p) {
+  p.each([](const std::string&, auto&) {});
+};
 
 namespace detail {
 

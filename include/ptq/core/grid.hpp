@@ -92,7 +92,9 @@ kernels::Grid<T> raw(const Grid& g) {
 [[nodiscard]] inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published = false) {
   const Tensor x = w.detach().contiguous();
   const auto how = convention(scheme, as_published);
-  if (!kernels::valid(how)) refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)], " has no such form");
+  if (!kernels::valid(how))
+    refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)],
+           " has no such form");
   const bool whole = scheme.granularity == Granularity::tensor;
   const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
   const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));
@@ -106,13 +108,16 @@ kernels::Grid<T> raw(const Grid& g) {
   if (scheme.search && scheme.range == Range::gptq) search.kind = kernels::Search::Kind::shrink;
   if (scheme.search && scheme.range == Range::flexround) {
     using Kind = kernels::Search::Kind;
-    search.kind = x.ge(0).all().item<bool>() ? Kind::width_positive : x.le(0).all().item<bool>() ? Kind::width_negative : Kind::width_and_zero;
+    search.kind = x.ge(0).all().item<bool>()   ? Kind::width_positive
+                  : x.le(0).all().item<bool>() ? Kind::width_negative
+                                               : Kind::width_and_zero;
   }
   detail::by_scalar(x, "a grid", [&]<class T>(T) {
     const kernels::GridTable<T> out{g.scale.mutable_data_ptr<T>(), g.zero.mutable_data_ptr<int32_t>(), groups, 1, nullptr};
     const int64_t grain = scheme.search ? 1 : detail::grain(rows);
     const int64_t group = scheme.granularity == Granularity::group ? scheme.group : 0;
-    detail::check(detail::over_rows(rows.size(0), grain, [&](kernels::Rows r) { return kernels::fit_grid(detail::view<T>(rows), group, how, search, out, r); }),
+    detail::check(detail::over_rows(rows.size(0), grain,
+                                    [&](kernels::Rows r) { return kernels::fit_grid(detail::view<T>(rows), group, how, search, out, r); }),
                   "fitting a grid", w);
   });
   return g;
@@ -130,7 +135,8 @@ inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor,
     const kernels::Codes stored = codes ? kernels::Codes(codes->mutable_data_ptr<int32_t>(), x.size(1)) : kernels::Codes();
     kernels::Coordinates<T> at;
     if (d.defined()) at.divisor = view<T>(d);
-    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::fake_quantize(view<T>(x), raw_grid, out, stored, r, at); }), "rounding", w);
+    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::fake_quantize(view<T>(x), raw_grid, out, stored, r, at); }),
+          "rounding", w);
   });
 }
 
@@ -159,8 +165,9 @@ inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor,
     const auto raw_grid = detail::raw<T>(grid);
     const kernels::Codes stored(q.mutable_data_ptr<int32_t>(), q.size(1));
     auto out = detail::mutable_view<T>(values);
-    detail::check(detail::over_rows(q.size(0), detail::grain(q), [&](kernels::Rows r) { return kernels::dequantize(stored, raw_grid, out, r); }),
-                  "dequantizing", codes);
+    detail::check(
+        detail::over_rows(q.size(0), detail::grain(q), [&](kernels::Rows r) { return kernels::dequantize(stored, raw_grid, out, r); }),
+        "dequantizing", codes);
   });
   return values;
 }

@@ -13,11 +13,12 @@ namespace ptq {
 
 /// A function from places to formats. Places are named as in the plan of the model: "blocks.3.self_attn.q_proj", "head".
 struct Precision {
-  Scheme weights;                                             ///< of linears in blocks
-  Scheme activations;                                         ///< of the inputs of linears in blocks
-  std::vector<std::pair<std::string, Scheme>> outputs;        ///< of linears by the ending of their name: "q_proj", "v_proj"
-  std::array<Scheme, 4> attention;                            ///< query, key, probability, value, as attention multiplies them
-  std::vector<std::pair<std::string, Scheme>> overrides;      ///< glob over places → weight format; the last match wins; reaches "head" by name only
+  Scheme weights;                                       ///< of linears in blocks
+  Scheme activations;                                   ///< of the inputs of linears in blocks
+  std::vector<std::pair<std::string, Scheme>> outputs;  ///< of linears by the ending of their name: "q_proj", "v_proj"
+  std::array<Scheme, 4> attention;                      ///< query, key, probability, value, as attention multiplies them
+  std::vector<std::pair<std::string, Scheme>>
+      overrides;  ///< glob over places → weight format; the last match wins; reaches "head" by name only
 
   static constexpr std::array<std::string_view, 4> operand_names{"q", "k", "p", "v"};
 

@@ -10,8 +10,8 @@ namespace ptq {
 
 /// x → (x A) B, added to the quantized product.
 struct LowRank {
-  Tensor a;  // (in, rank)
-  Tensor b;  // (rank, out)
+  Tensor a;         // (in, rank)
+  Tensor b;         // (rank, out)
   double bits = 0;  ///< stored bits of both factors, exponents included
 
   [[nodiscard]] bool defined() const { return a.defined(); }
@@ -32,12 +32,12 @@ struct BitCount {
 
 /// What is committed for one linear. Either `dense` holds float weights (format none), or `codes` and `grid` do.
 struct QuantizedLinear {
-  Tensor dense;      // (out, in) or undefined
-  Tensor codes;      // (out, in) uint8: stored code, 0 … 2^bits − 1
+  Tensor dense;  // (out, in) or undefined
+  Tensor codes;  // (out, in) uint8: stored code, 0 … 2^bits − 1
   Grid grid;
   bool permuted = false;  ///< group_of of the grid is not j / group: a permutation has to be stored
   LowRank correction;
-  Tensor bias;       // (out) or undefined
+  Tensor bias;  // (out) or undefined
 
   [[nodiscard]] bool quantized() const { return codes.defined(); }
 

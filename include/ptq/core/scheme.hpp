@@ -26,7 +26,7 @@ template <class E>
 struct NameTable;
 template <>
 struct NameTable<Range> {
-  static constexpr std::array<std::string_view, 7> names{"gptq",  "awrq_activation",    "flexround", "flexround_activation",
+  static constexpr std::array<std::string_view, 7> names{"gptq", "awrq_activation",    "flexround", "flexround_activation",
                                                          "omni", "omni_no_zero_point", "absmax"};
 };
 
@@ -37,7 +37,7 @@ struct Scheme {
   Granularity granularity = Granularity::channel;
   int64_t group = 0;  ///< columns of a group, for Granularity::group
   Range range = Range::gptq;
-  bool search = false;     ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
+  bool search = false;      ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
   bool calibrated = false;  ///< activations only: one static range per tensor, from calibration
 
   [[nodiscard]] bool active() const { return bits != 0; }
@@ -92,10 +92,13 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
     } else if (p.starts_with("range=")) {
       const auto& names = NameTable<Range>::names;
       const auto found = std::find(names.begin(), names.end(), std::string_view(p).substr(6));
-      if (found == names.end()) refuse(what, ": '", p, "' names no convention; known are gptq, awrq_activation, flexround, flexround_activation, omni, omni_no_zero_point, absmax");
+      if (found == names.end())
+        refuse(what, ": '", p,
+               "' names no convention; known are gptq, awrq_activation, flexround, flexround_activation, omni, omni_no_zero_point, absmax");
       s.range = static_cast<Range>(found - names.begin()), ranged = true;
     } else {
-      refuse(what, ": '", p, "' in '", text, "' is none of sym, asym, ", role == Role::weight ? "tensor, channel, gN, search" : "token, tensor, static", ", range=NAME");
+      refuse(what, ": '", p, "' in '", text, "' is none of sym, asym, ",
+             role == Role::weight ? "tensor, channel, gN, search" : "token, tensor, static", ", range=NAME");
     }
   }
   if (!ranged) s.range = detail::usual_range(s, role);
@@ -108,10 +111,18 @@ inline std::string Scheme::text() const {
   if (!active()) return "none";
   std::string t = "int" + std::to_string(bits);
   switch (granularity) {
-    case Granularity::tensor: t += calibrated ? ":static" : ":tensor"; break;
-    case Granularity::channel: t += ":channel"; break;
-    case Granularity::group: t += ":g" + std::to_string(group); break;
-    case Granularity::token: t += ":token"; break;
+    case Granularity::tensor:
+      t += calibrated ? ":static" : ":tensor";
+      break;
+    case Granularity::channel:
+      t += ":channel";
+      break;
+    case Granularity::group:
+      t += ":g" + std::to_string(group);
+      break;
+    case Granularity::token:
+      t += ":token";
+      break;
   }
   t += symmetric ? ":sym" : ":asym";
   t += ":range=" + std::string(NameTable<Range>::names[static_cast<size_t>(range)]);

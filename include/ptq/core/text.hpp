@@ -18,7 +18,7 @@ namespace ptq {
 
 /// A whole integer within [low, high]; anything else ("1e3", "7x", "99999999999999999999") is refused, naming `what`.
 template <class T>
-  requires std::is_integral_v<T>
+requires std::is_integral_v<T>
 [[nodiscard]] T parse_integer(std::string_view text, const std::string& what, T low = std::numeric_limits<T>::lowest(),
                               T high = std::numeric_limits<T>::max()) {
   T value{};
@@ -32,7 +32,8 @@ template <class T>
 [[nodiscard]] inline double parse_number(std::string_view text, const std::string& what) {
   double value = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc{} || end != text.data() + text.size() || !std::isfinite(value)) refuse(what, ": '", text, "' is not a finite number");
+  if (code != std::errc{} || end != text.data() + text.size() || !std::isfinite(value))
+    refuse(what, ": '", text, "' is not a finite number");
   return value;
 }
 

@@ -43,7 +43,8 @@ inline void put(Hdf5Writer& file, const std::string& path, const Tensor& tensor)
 }
 
 /// Reads a dataset, or its rows first … first + rows − 1. Throws, naming file and dataset, when it is absent or has no tensor form.
-[[nodiscard]] inline Tensor get(const Hdf5Reader& file, const std::string& path, std::optional<int64_t> first = std::nullopt, int64_t rows = 0) {
+[[nodiscard]] inline Tensor get(const Hdf5Reader& file, const std::string& path, std::optional<int64_t> first = std::nullopt,
+                                int64_t rows = 0) {
   const Hdf5Info info = file.info(path);
   std::vector<int64_t> shape = info.shape;
   if (first && !shape.empty()) (void)info.count_rows(*first, rows, file.path().string() + ": " + path), shape[0] = rows;
@@ -57,6 +58,8 @@ inline void put(Hdf5Writer& file, const std::string& path, const Tensor& tensor)
 }
 
 /// The same, or an undefined tensor where the dataset is absent.
-[[nodiscard]] inline Tensor get_if(const Hdf5Reader& file, const std::string& path) { return file.exists(path) ? get(file, path) : Tensor(); }
+[[nodiscard]] inline Tensor get_if(const Hdf5Reader& file, const std::string& path) {
+  return file.exists(path) ? get(file, path) : Tensor();
+}
 
 }  // namespace ptq::io

@@ -31,11 +31,12 @@ struct InputGroup {
 /// A fold site only permits folding; a policy chooses.
 struct FoldSite {
   enum class Source { norm, linear };
-  int group = 0;                  ///< the input group whose input is divided
-  Source source = Source::norm;   ///< what absorbs 1/s: a norm's gain (and bias), or the rows of a linear (v for o, up for down, fc1 for fc2)
-  int index = 0;                  ///< index of that norm or site
-  int64_t repeat = 1;             ///< query heads per key/value head: v's rows are shared by `repeat` heads of o's columns
-  int64_t head = 0;               ///< head size where repeat > 1 matters (v to o), else 0
+  int group = 0;  ///< the input group whose input is divided
+  Source source =
+      Source::norm;    ///< what absorbs 1/s: a norm's gain (and bias), or the rows of a linear (v for o, up for down, fc1 for fc2)
+  int index = 0;       ///< index of that norm or site
+  int64_t repeat = 1;  ///< query heads per key/value head: v's rows are shared by `repeat` heads of o's columns
+  int64_t head = 0;    ///< head size where repeat > 1 matters (v to o), else 0
 };
 
 /// Everything about a block but its numbers.
@@ -44,7 +45,8 @@ struct Layout {
   std::vector<InputGroup> groups;
   std::vector<std::string> norms;  ///< "input_layernorm", "post_attention_layernorm"; OPT: "self_attn_layer_norm", "final_layer_norm"
   std::vector<FoldSite> folds;
-  static constexpr int query_norm = -1, key_norm = -2;  ///< to `Operators::norm`: the Q/K norm of each head (Qwen3), which `norms` does not list
+  static constexpr int query_norm = -1,
+                       key_norm = -2;    ///< to `Operators::norm`: the Q/K norm of each head (Qwen3), which `norms` does not list
   int query = -1, key = -1, value = -1;  ///< sites of the attention projections (query/key folds, output formats)
 
   [[nodiscard]] int site(const std::string& name) const {
@@ -66,10 +68,10 @@ struct NormParameters {
 
 /// The float numbers of one block; fusing a smoothing yields another value of this type.
 struct BlockParameters {
-  std::vector<LinearParameters> linears;   ///< by site
-  std::vector<NormParameters> norms;       ///< by norm
-  std::vector<Tensor> input_scale;         ///< by input group: divides its input at run time where a factor was not folded, else undefined
-  Tensor query_norm, key_norm;             // (head) gains of Qwen3's Q/K norm, else undefined
+  std::vector<LinearParameters> linears;  ///< by site
+  std::vector<NormParameters> norms;      ///< by norm
+  std::vector<Tensor> input_scale;        ///< by input group: divides its input at run time where a factor was not folded, else undefined
+  Tensor query_norm, key_norm;            // (head) gains of Qwen3's Q/K norm, else undefined
 };
 
 /// What attention multiplies: q kᵀ, then p v.
@@ -78,10 +80,16 @@ enum class Operand { query, key, probability, value };
 /// What a block's forward does at each place. Non-owning; one forward runs at a time.
 struct Operators {
   virtual ~Operators() = default;
-  virtual Tensor norm(int norm, const Tensor& x) = 0;                    ///< (…, hidden) → the same; Q/K norms (…, heads, head)
-  virtual Tensor input(int group, const Tensor& x) { (void)group; return x; }  ///< once per input group, before its linears
-  virtual Tensor linear(int site, const Tensor& x) = 0;                  ///< (…, in) → (…, out)
-  virtual Tensor operand(Operand which, const Tensor& t) { (void)which; return t; }
+  virtual Tensor norm(int norm, const Tensor& x) = 0;  ///< (…, hidden) → the same; Q/K norms (…, heads, head)
+  virtual Tensor input(int group, const Tensor& x) {
+    (void)group;
+    return x;
+  }                                                      ///< once per input group, before its linears
+  virtual Tensor linear(int site, const Tensor& x) = 0;  ///< (…, in) → (…, out)
+  virtual Tensor operand(Operand which, const Tensor& t) {
+    (void)which;
+    return t;
+  }
   /// True when `operand` returns its argument: attention may then use a fused kernel.
   [[nodiscard]] virtual bool operands_pass() const { return true; }
 };

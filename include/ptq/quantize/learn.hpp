@@ -28,8 +28,8 @@ struct BlockState {
 };
 
 /// The parameters of a block as learning sees them: fused by the smoothing, every weight fake-quantized by the rounding.
-[[nodiscard]] inline BlockParameters fake_quantized(const Stages& stages, const Layout& layout, const BlockParameters& block, const BlockState& state,
-                                                    const std::vector<Scheme>& schemes) {
+[[nodiscard]] inline BlockParameters fake_quantized(const Stages& stages, const Layout& layout, const BlockParameters& block,
+                                                    const BlockState& state, const std::vector<Scheme>& schemes) {
   BlockParameters fused = stages.smoothing->fuse(layout, block, state.smoothing);
   for (size_t i = 0; i < fused.linears.size(); ++i)
     if (schemes[i].active()) fused.linears[i].weight = stages.rounding->weight(state.rounding[i], fused.linears[i].weight, schemes[i]);
@@ -70,8 +70,9 @@ inline std::vector<std::vector<int64_t>> batches(const Learning& how, int64_t sa
 }  // namespace detail
 
 /// Learns in place; returns the loss before each update. x (N, T, hidden): the block's input by `learning.input`; target (N, T, hidden).
-inline std::vector<double> learn_block(const Stages& stages, const Transformer& model, int block, const BlockParameters& parameters, BlockState& state,
-                                       const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& x, const Tensor& target, uint64_t seed) {
+inline std::vector<double> learn_block(const Stages& stages, const Transformer& model, int block, const BlockParameters& parameters,
+                                       BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& x,
+                                       const Tensor& target, uint64_t seed) {
   std::vector<ParameterGroup> groups;
   for (NamedTensors& r : state.rounding) detail::collect_groups(stages.rounding->learnable(), r, groups);
   detail::collect_groups(stages.smoothing->learnable(), state.smoothing, groups);

@@ -60,7 +60,8 @@ class ErrorMeter {
 
 /// The committed block, with a meter at the input of every group.
 struct MeteredOperators : FormatOperators {
-  MeteredOperators(const ModelConfig& config, BlockParameters block, const Formats& formats, const std::vector<LowRank>& corrections, ErrorMeter& meter)
+  MeteredOperators(const ModelConfig& config, BlockParameters block, const Formats& formats, const std::vector<LowRank>& corrections,
+                   ErrorMeter& meter)
       : FormatOperators(config, std::move(block), formats, &corrections), corrections_(corrections), meter_(meter) {}
   Tensor input(int group, const Tensor& x) override {
     const Tensor before = FloatOperators::input(group, x), after = FormatOperators::input(group, x);
@@ -77,8 +78,8 @@ struct MeteredOperators : FormatOperators {
 
 /// The stream after the block: (N, T, hidden). `target` is the reference stream after it. Fills the report's errors.
 [[nodiscard]] inline Tensor advance(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const BlockParameters& fused,
-                                    const std::vector<Scheme>& schemes, const Tensor& xq, const Tensor& target, int64_t batch_tokens, int64_t measured_tokens,
-                                    BlockReport& report) {
+                                    const std::vector<Scheme>& schemes, const Tensor& xq, const Tensor& target, int64_t batch_tokens,
+                                    int64_t measured_tokens, BlockReport& report) {
   detail::ErrorMeter meter(model.layout(), fused, schemes, measured_tokens);
   const std::vector<LowRank> corrections = artefact.corrections();
   detail::MeteredOperators ops(model.config(), artefact.parameters(), artefact.formats, corrections, meter);

@@ -22,8 +22,9 @@ struct Observation {
 
 /// Runs the block on `parameters` over x and gathers `needs` for every input group, or for `only` one of them.
 /// x (N, T, hidden). Activations stay unquantized inside the block; what is recorded follows `how`.
-[[nodiscard]] inline std::vector<Statistics> observe(const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x,
-                                                     const Needs& needs, const Observation& how, int64_t batch_tokens, int only = -1) {
+[[nodiscard]] inline std::vector<Statistics> observe(const Transformer& model, int64_t block, const BlockParameters& parameters,
+                                                     const Tensor& x, const Needs& needs, const Observation& how, int64_t batch_tokens,
+                                                     int only = -1) {
   const auto groups = model.layout().groups.size();
   std::vector<Statistics> stats(groups);
   std::map<int, Tensor> reference;  // group → input of the float model in this batch
@@ -65,12 +66,14 @@ struct Observation {
 }
 
 /// Gives static formats their grids: the range over x of the fused float block, inputs of groups and outputs of linears.
-inline void set_static_grids(Formats& formats, const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x, int64_t batch_tokens) {
+inline void set_static_grids(Formats& formats, const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x,
+                             int64_t batch_tokens) {
   std::vector<Extent> inputs(formats.inputs.size()), outputs(formats.outputs.size());
   Observer watch(model.config(), parameters);
   watch.on_input = [&](int group, const Tensor& seen) { inputs[static_cast<size_t>(group)].add(seen); };
   watch.on_output = [&](int site, const Tensor& y) { outputs[static_cast<size_t>(site)].add(y); };
-  for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) { (void)model.forward(block, x.narrow(0, first, count), watch); });
+  for_batches(x.size(0), x.size(1), batch_tokens,
+              [&](int64_t first, int64_t count) { (void)model.forward(block, x.narrow(0, first, count), watch); });
   const auto set = [&](std::vector<Format>& all, const std::vector<Extent>& seen) {
     for (size_t i = 0; i < all.size(); ++i)
       if (all[i].scheme.calibrated) all[i].fixed = static_grid(all[i].scheme, seen[i].low, seen[i].high, x.scalar_type());

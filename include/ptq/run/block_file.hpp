@@ -44,7 +44,8 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   const std::string where = f.path().string() + ": " + at;
   const auto format = Scheme::parse(f.attribute<std::string>(at, "format"), where, Role::weight);
   const auto shaped = [&](const Tensor& t) {
-    if (t.dim() != 2 || t.size(0) != site.out || t.size(1) != site.in) fail(where, " is ", shape_text(t), ", the model has (", site.out, ", ", site.in, ")");
+    if (t.dim() != 2 || t.size(0) != site.out || t.size(1) != site.in)
+      fail(where, " is ", shape_text(t), ", the model has (", site.out, ", ", site.in, ")");
   };
   if (!format.active()) {
     l.dense = io::get(f, at + "/dense");
@@ -63,8 +64,10 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   const int64_t groups = format.granularity == Granularity::group ? group_count(format, site.in, where) : 1;
   const int64_t rows = format.granularity == Granularity::tensor ? 1 : site.out;
   for (const Tensor& t : {l.grid.scale, l.grid.zero})
-    if (t.dim() != 2 || t.size(0) != rows || t.size(1) != groups) fail(where, ": a grid of ", shape_text(t), " does not fit the format ", format.text());
-  if (l.grid.group_of.defined() && (l.grid.group_of.numel() != site.in || l.grid.group_of.lt(0).any().item<bool>() || l.grid.group_of.ge(groups).any().item<bool>()))
+    if (t.dim() != 2 || t.size(0) != rows || t.size(1) != groups)
+      fail(where, ": a grid of ", shape_text(t), " does not fit the format ", format.text());
+  if (l.grid.group_of.defined() &&
+      (l.grid.group_of.numel() != site.in || l.grid.group_of.lt(0).any().item<bool>() || l.grid.group_of.ge(groups).any().item<bool>()))
     fail(where, ": group_of names a group that is not there");
   if (f.exists(at + "/factor_a")) {
     l.correction.a = io::get(f, at + "/factor_a"), l.correction.b = io::get(f, at + "/factor_b");
@@ -113,7 +116,8 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
   }
   for (size_t i = 0; i < layout.sites.size(); ++i) detail::put_format(f, "outputs/" + layout.sites[i].name, b.formats.outputs[i]);
   f.group("attention");
-  for (size_t i = 0; i < b.formats.attention.size(); ++i) f.attribute("attention", std::string(Precision::operand_names[i]), b.formats.attention[i].text());
+  for (size_t i = 0; i < b.formats.attention.size(); ++i)
+    f.attribute("attention", std::string(Precision::operand_names[i]), b.formats.attention[i].text());
   for (const auto& [name, t] : b.state) io::put(f, "state/" + name, t);
   f.save(path);
 }
@@ -121,10 +125,12 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
 /// Reads it back; throws, naming file and object, when it does not fit the layout.
 [[nodiscard]] inline QuantizedBlock load_block_file(const std::filesystem::path& path, const Layout& layout) {
   const io::Hdf5Reader f(path, io::Hdf5Origin::ours);
-  if (f.attribute<int64_t>("/", "schema") != detail::block_schema) fail(path.string(), ": block schema ", f.attribute<int64_t>("/", "schema"), " is not ", detail::block_schema);
+  if (f.attribute<int64_t>("/", "schema") != detail::block_schema)
+    fail(path.string(), ": block schema ", f.attribute<int64_t>("/", "schema"), " is not ", detail::block_schema);
   QuantizedBlock b;
   for (const Site& site : layout.sites) b.linears.push_back(detail::get_linear(f, "linears/" + site.name, site));
-  for (const std::string& name : layout.norms) b.norms.push_back({io::get_if(f, "norms/" + name + "/weight"), io::get_if(f, "norms/" + name + "/bias")});
+  for (const std::string& name : layout.norms)
+    b.norms.push_back({io::get_if(f, "norms/" + name + "/weight"), io::get_if(f, "norms/" + name + "/bias")});
   b.query_norm = io::get_if(f, "norms/query/weight"), b.key_norm = io::get_if(f, "norms/key/weight");
   for (const InputGroup& group : layout.groups) {
     b.formats.inputs.push_back(detail::get_format(f, "inputs/" + group.name));
@@ -132,7 +138,8 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
   }
   for (const Site& site : layout.sites) b.formats.outputs.push_back(detail::get_format(f, "outputs/" + site.name));
   for (size_t i = 0; i < b.formats.attention.size(); ++i)
-    b.formats.attention[i] = Scheme::parse(f.attribute<std::string>("attention", std::string(Precision::operand_names[i])), path.string(), Role::activation);
+    b.formats.attention[i] =
+        Scheme::parse(f.attribute<std::string>("attention", std::string(Precision::operand_names[i])), path.string(), Role::activation);
   if (f.exists("state"))
     for (const std::string& name : f.datasets("state")) b.state[name] = io::get(f, "state/" + name);
   return b;

@@ -19,10 +19,10 @@ struct SmoothQuant {
   static constexpr std::string_view tag = "smoothquant";
 
   double alpha = 0.5;
-  double min = 1e-5;                          ///< floor of s and of max|W_j|
+  double min = 1e-5;  ///< floor of s and of max|W_j|
   SmoothSites sites = SmoothSites::norms;
-  bool fold = true;                           ///< factors of linear sources (v → o, up → down, fc1 → fc2) are folded; else they divide at run time
-  Stream stream = Stream::reference;          ///< whose maxima: the float model's once (the paper), or the quantized stream's (AWRQ)
+  bool fold = true;  ///< factors of linear sources (v → o, up → down, fc1 → fc2) are folded; else they divide at run time
+  Stream stream = Stream::reference;  ///< whose maxima: the float model's once (the paper), or the quantized stream's (AWRQ)
 
   [[nodiscard]] constexpr Needs needs() const { return {.absmax = true}; }
   [[nodiscard]] Stream source() const { return stream; }
@@ -45,8 +45,8 @@ struct SmoothQuant {
         const Tensor peak = block.linears[static_cast<size_t>(site)].weight.abs().amax(0);
         weight = weight.defined() ? at::maximum(weight, peak) : peak;
       }
-      const Tensor x = stats[g].absmax.to(weight.scalar_type());                                   // (width)
-      Tensor s = (x.pow(alpha) / weight.clamp_min(min).pow(1 - alpha)).clamp_min(min);             // (width)
+      const Tensor x = stats[g].absmax.to(weight.scalar_type());                        // (width)
+      Tensor s = (x.pow(alpha) / weight.clamp_min(min).pow(1 - alpha)).clamp_min(min);  // (width)
       if (place && place->repeat > 1 && folds(*place)) s = tie(s, *place);
       state["s." + layout.groups[g].name] = s;
     }
@@ -76,8 +76,8 @@ struct SmoothQuant {
   }
 
   /// Heads that share a value head share its factor: the largest of theirs.
-  static Tensor tie(const Tensor& s, const FoldSite& fold) {                                        // (kv heads · repeat · head)
-    const Tensor heads = s.reshape({-1, fold.repeat, fold.head});                                   // (kv heads, repeat, head)
+  static Tensor tie(const Tensor& s, const FoldSite& fold) {       // (kv heads · repeat · head)
+    const Tensor heads = s.reshape({-1, fold.repeat, fold.head});  // (kv heads, repeat, head)
     return heads.amax(1, true).expand_as(heads).reshape({-1});
   }
 };
