@@ -77,7 +77,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   CLI::App app(experiment.about);
   std::vector<std::string> weights, activations, overrides, outputs, attention;
   std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = "none", factors = "none";
-  const auto path = [&app](const char* option, std::filesystem::path& to, const char* help) {
+  const auto add_path = [&app](const char* option, std::filesystem::path& to, const char* help) {
     app.add_option(option, to, help)->check([](const std::string& text) {
       return text.empty() ? std::string("a path is missing") : std::string();
     });
@@ -106,10 +106,10 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   app.add_option("--protocol", protocol, "gptq | tail | lqer-shards");
   app.add_option("--bos", o.bos,
                  "default | none: what the tokenizer puts before a text (BOS), or nothing; calibration and evaluation alike");
-  path("--results", o.results, "where results go (default results.h5)");
-  path("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
+  add_path("--results", o.results, "where results go (default results.h5)");
+  add_path("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
   app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
-  path("--export", o.exported, "write the quantized model as a Hugging Face folder");
+  add_path("--export", o.exported, "write the quantized model as a Hugging Face folder");
   app.add_option("--export-dtype", o.export_dtype, "f32 | bf16 | f16: type of exported weights (default f32)");
   app.add_flag("--verify", o.verify, "read the export back and compare");
   app.add_flag("--resume", o.resume, "insist that there is an interrupted run to go on with");
@@ -119,7 +119,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   app.add_option("--threads", threads, "0: all cores");
   app.add_option("--dtype", o.dtype, "f32 | f64: type of the computation");
   app.add_option("--device", device, "cpu | cuda");
-  path("--json", o.json, "also write the figures as JSON");
+  add_path("--json", o.json, "also write the figures as JSON");
   app.add_flag("--quiet", o.quiet, "nothing but the table");
   app.add_flag("--dry-run", o.dry_run, "say what would be done and what it needs");
   std::map<std::string, std::pair<std::string, std::string>> known;  // path → text, what it expects

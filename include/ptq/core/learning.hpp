@@ -3,9 +3,11 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include <ptq/core/describe.hpp>
+#include <ptq/core/scheme.hpp>
 
 namespace ptq {
 
@@ -52,6 +54,18 @@ struct Learning {
   double decay = 0;        ///< AdamW's weight decay
   LearningInput input = LearningInput::quantized;
   Iterate keep = Iterate::last;
+
+  /// Why these numbers mean nothing, whatever the format; empty: they do.
+  [[nodiscard]] std::string refuses(const Scheme&) const {
+    if (steps < 0) return cat("learning.steps must not be negative, it is ", steps);
+    if (epochs < 0) return cat("learning.epochs must not be negative, it is ", epochs);
+    if (batch < 1) return cat("learning.batch must be at least 1, it is ", batch);
+    for (const double beta : {beta1, beta2})
+      if (!(beta >= 0 && beta < 1)) return "learning.beta1 and learning.beta2 must lie in [0, 1), one is " + number_text(beta);
+    if (!(epsilon > 0)) return "learning.epsilon must be positive, it is " + number_text(epsilon);
+    if (!(decay >= 0)) return "learning.decay must not be negative, it is " + number_text(decay);
+    return {};
+  }
 };
 
 }  // namespace ptq
