@@ -62,6 +62,7 @@ int evaluate(int argc, char** argv) {
   if (wanted.empty()) wanted = {"wikitext2"};
   const auto rule = io::protocol_of(protocol);
   if (!fs::exists(path)) refuse(path, ": there is no such run or model");
+  if (!json.empty()) (void)io::AtomicFile(json);  // fails now rather than at the end
 
   const bool is_model = path.ends_with(".gguf") || fs::exists(fs::path(path) / "config.json");
   std::optional<Committed> committed;

@@ -18,7 +18,7 @@ def smollm2():
 
 class Memory(Programs):
     def test_a_run_stays_within_what_a_dry_run_names(self):
-        options = ["--model", smollm2(), "--weights", "int4:g64", "--calibrate", "books_valid:8x512", "--evaluate", "wikitext2:4x512"]
+        options = ["--model", smollm2(), "--weights", "int4:g64", "--calibrate", "books_valid:8x512", "--evaluate", "wikitext2:2x512"]
         for stream in ("all", "last"):
             plan = self.run_program("gptq", *options, "--cache-stream", stream, "--dry-run").out
             cache = float(re.search(r"cache +([\d.]+) GB on disk", plan)[1]) * 1e9
