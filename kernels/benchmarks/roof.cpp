@@ -22,17 +22,6 @@ namespace {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-void copy_past_caches(float* to, const float* from, std::ptrdiff_t n) {
-#if defined(__x86_64__)
-  for (std::ptrdiff_t i = 0; i < n; i += 16) {
-    for (std::ptrdiff_t k = 0; k < 16; k += 4) _mm_stream_ps(to + i + k, _mm_loadu_ps(from + i + k));
-  }
-  _mm_sfence();
-#else
-  std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
-#endif
-}
-
 #if defined(__x86_64__)
 #define FMA_LOOP(name, vector, target_name, lanes, expression)            \
   __attribute__((target(target_name))) double name(long rounds) {         \
@@ -82,7 +71,8 @@ Ceilings measure() {
   for (int repeat = 0; repeat < 7; ++repeat) {
     float *a = from.next(), *b = to.next();
     double start = seconds();
-    copy(b, a, rows * cols);
+    parallel(rows,
+             [&](std::ptrdiff_t begin, std::ptrdiff_t end) { copy_past_caches(b + begin * cols, a + begin * cols, (end - begin) * cols); });
     best.copy = std::max(best.copy, 8.0 * rows * cols / (seconds() - start));
     constexpr long rounds = 2'000'000;
     start = seconds();
@@ -97,9 +87,15 @@ Ceilings measure() {
 
 }  // namespace
 
-void copy(float* to, const float* from, std::ptrdiff_t n) {
-  parallel(n / 16,
-           [&](std::ptrdiff_t begin, std::ptrdiff_t end) { copy_past_caches(to + 16 * begin, from + 16 * begin, 16 * (end - begin)); });
+void copy_past_caches(float* to, const float* from, std::ptrdiff_t n) {
+#if defined(__x86_64__)
+  for (std::ptrdiff_t i = 0; i < n; i += 16) {
+    for (std::ptrdiff_t k = 0; k < 16; k += 4) _mm_stream_ps(to + i + k, _mm_loadu_ps(from + i + k));
+  }
+  _mm_sfence();
+#else
+  std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
+#endif
 }
 
 const Ceilings& ceilings() {

@@ -16,8 +16,8 @@ struct Ceilings {
 /// Measured once, on first use.
 const Ceilings& ceilings();
 
-/// Copies n floats, a multiple of 16, 64-byte aligned, past the caches with all threads.
-void copy(float* to, const float* from, std::ptrdiff_t n);
+/// Copies n floats, a multiple of 16, 64-byte aligned, past the caches, on this thread.
+void copy_past_caches(float* to, const float* from, std::ptrdiff_t n);
 
 /// Threads that kernels run on: PTQ_THREADS, else all cores.
 int threads();

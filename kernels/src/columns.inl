@@ -1,6 +1,7 @@
 // The column recursion of one instruction set: lanes are rows. A panel of rows is transposed into scratch, so that a column is a few
 // vectors; a tile of columns stays in registers while the errors of all earlier columns of the block are added, left-looking.
 
+#include "product.inl"
 #include "transpose.inl"
 
 namespace ptq::kernels::PTQ_SET {
@@ -242,43 +243,6 @@ PTQ_TARGET Status column_block(const ColumnBlock<T>& b, Rows rows, T* scratch) {
 template <class T>
 PTQ_TARGET Status current_weights(const ColumnBlock<T>& b, Rows rows, T* scratch) {
   return walk<T, Mode::none>(b, rows, scratch);
-}
-
-/// x += e m: `height` rows times two vectors of columns in registers.
-template <class T, int height>
-PTQ_INLINE void compensate_rows(View<const T> e, View<const T> m, View<T> x, std::ptrdiff_t r) {
-  using V = typename Simd<T>::V;
-  constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
-  std::ptrdiff_t c = 0;
-  for (; c + 2 * lanes <= x.cols; c += 2 * lanes) {
-    V sum[height][2];
-    for (int h = 0; h < height; ++h) sum[h][0] = load(x.row(r + h) + c), sum[h][1] = load(x.row(r + h) + c + lanes);
-    for (std::ptrdiff_t i = 0; i < m.rows; ++i) {
-      const V a = load(m.row(i) + c), b = load(m.row(i) + c + lanes);
-#pragma GCC unroll 4
-      for (int h = 0; h < height; ++h) {
-        const V s = splat(e.row(r + h)[i]);
-        sum[h][0] = fma(s, a, sum[h][0]), sum[h][1] = fma(s, b, sum[h][1]);
-      }
-    }
-    for (int h = 0; h < height; ++h) store(x.row(r + h) + c, sum[h][0]), store(x.row(r + h) + c + lanes, sum[h][1]);
-  }
-  for (; c < x.cols; c += lanes) {
-    const std::ptrdiff_t k = c + lanes < x.cols ? lanes : x.cols - c;
-    for (int h = 0; h < height; ++h) {
-      V total = load(x.row(r + h) + c, k);
-      for (std::ptrdiff_t i = 0; i < m.rows; ++i) total = fma(splat(e.row(r + h)[i]), load(m.row(i) + c, k), total);
-      store(x.row(r + h) + c, total, k);
-    }
-  }
-}
-
-template <class T>
-PTQ_TARGET Status compensate(View<const T> e, View<const T> m, View<T> x, Rows rows) {
-  std::ptrdiff_t r = rows.begin;
-  for (; r + 4 <= rows.end; r += 4) compensate_rows<T, 4>(e, m, x, r);
-  for (; r < rows.end; ++r) compensate_rows<T, 1>(e, m, x, r);
-  return Status::ok;
 }
 
 }  // namespace ptq::kernels::PTQ_SET

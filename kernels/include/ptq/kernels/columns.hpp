@@ -67,7 +67,7 @@ template <class T>
 Status current_weights(View<const T> w, View<const T> x, View<const T> m, View<T> y, Rows rows, void* workspace,
                        std::size_t workspace_bytes);
 
-/// x += e m for rows [begin, end): e [rows x k], m [k x cols], x [rows x cols]. For the small products inside a block.
+/// x += e m for rows [begin, end): e [rows x k], m [k x cols], x [rows x cols]. Sums run over the rows of m in order; 128 KiB of stack.
 template <class T>
 Status compensate(View<const T> e, View<const T> m, View<T> x, Rows rows);
 
