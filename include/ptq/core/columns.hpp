@@ -150,9 +150,16 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Te
 
 /// w + E M over the columns before `begin`: where the recursion of columns begin … end starts. (rows, end − begin)
 inline Tensor block_start(const ColumnRun& run, const ColumnFactor& factor, int64_t begin, int64_t end) {
-  const Tensor w = run.w.narrow(1, begin, end - begin);
-  if (begin == 0) return w.contiguous();
-  return at::addmm(w, run.e.narrow(1, 0, begin), factor.unit.narrow(0, 0, begin).narrow(1, begin, end - begin));
+  const int64_t rows = run.w.size(0), n = run.w.size(1), width = end - begin;
+  Tensor x = run.w.narrow(1, begin, width).clone(at::MemoryFormat::Contiguous);
+  if (begin == 0) return x;
+  by_scalar(x, "column rounding", [&]<class T>(T) {
+    const kernels::View<const T> e{run.e.const_data_ptr<T>(), rows, begin, n};
+    const kernels::View<const T> m{factor.unit.const_data_ptr<T>() + begin, begin, width, n};
+    const auto out = mutable_view<T>(x);
+    check(over_rows(rows, 32, [&](kernels::Rows mine) { return kernels::compensate(e, m, out, mine); }), "column rounding", x);
+  });
+  return x;
 }
 
 /// The weights of columns F = begin … end while none of them is rounded, the optimum given the columns P before:
