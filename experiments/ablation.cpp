@@ -7,7 +7,7 @@ int main(int argc, char** argv) {
   using namespace ptq;
   const auto grid =
       sweep(axis(Nearest{}), axis(NoSmoothing{}, SmoothQuant{}, SmoothQuant{.alpha = 0.8}), axis(Mse{}, Mse{.reduce = Reduce::sum}),
-            axis(Direct{}, Gptq{}, Gptq{.order = ColumnOrder::descending, .static_groups = true}));
+            axis(Direct{}, Gptq{}, Gptq{.order = ColumnOrder::descending, .static_groups = true}, Gptaq{}, Awrq{}));
   return driver::run(argc, argv,
                      {.about = "Ablation: smoothing, loss and solver", .rows = driver::rows(grid), .weights = "int4:g64,int3:g64"});
 }

@@ -8,6 +8,7 @@
 #include <ptq/solver/gptq.hpp>
 
 #include "catch.hpp"
+#include "generator.hpp"
 
 using namespace ptq;
 using Catch::Matchers::ContainsSubstring;
@@ -81,24 +82,6 @@ Tensor brute_force(const Tensor& weight, const Tensor& hessian, const Tensor& or
   }
   return codes;
 }
-
-/// x ← (1103515245 x + 12345) mod 2³¹, advance then use; a normal is the sum of 12 uniforms minus 6.
-class Generator {
- public:
-  explicit Generator(uint64_t seed) : x_(seed) {}
-  Tensor normal(int64_t rows, int64_t cols) {
-    const Tensor t = at::empty({rows, cols}, at::kDouble);
-    for (int64_t i = 0; i < rows * cols; ++i) {
-      double sum = -6;
-      for (int k = 0; k < 12; ++k) x_ = (1103515245 * x_ + 12345) % (uint64_t{1} << 31), sum += static_cast<double>(x_) / 0x1p31;
-      t.mutable_data_ptr<double>()[i] = sum;
-    }
-    return t;
-  }
-
- private:
-  uint64_t x_;
-};
 
 }  // namespace
 
@@ -307,7 +290,7 @@ TEST_CASE("the worked example, every printed digit") {
 }
 
 TEST_CASE("the table of correlated inputs, every printed digit") {
-  Generator random(1);
+  test::Generator random(1);
   const Tensor w = 0.3 * random.normal(6, 16), a = random.normal(16, 4), z = random.normal(4, 64);
   const Tensor x = at::mm(a, z) + 0.2 * random.normal(16, 64);
   const Tensor z2 = random.normal(4, 64), held_out = at::mm(a, z2) + 0.2 * random.normal(16, 64);

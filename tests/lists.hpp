@@ -6,6 +6,8 @@
 
 #include <ptq/recipe.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
+#include <ptq/solver/awrq.hpp>
+#include <ptq/solver/gptaq.hpp>
 #include <ptq/solver/gptq.hpp>
 
 #include "examples/equalize.hpp"
@@ -16,7 +18,7 @@ namespace ptq::test {
 using Roundings = std::tuple<Nearest, ToyDivisor>;
 using Smoothings = std::tuple<NoSmoothing, SmoothQuant, Equalize>;  // the last is the example of docs/adding_a_policy.md
 using Losses = std::tuple<Mse>;
-using Solvers = std::tuple<Direct, Gptq>;
+using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq>;
 using Corrections = std::tuple<NoCorrection>;
 using Adaptations = std::tuple<NoAdaptation>;
 
@@ -57,6 +59,29 @@ struct Variants<Gptq> {
             {.static_groups = true},
             {.true_sequential = true},
             {.as_published = true}};
+  }
+};
+
+template <>
+struct Variants<Gptaq> {
+  static std::vector<Gptaq> all() {
+    return {{},
+            {.alpha = 1, .order = ColumnOrder::descending},
+            {.order = ColumnOrder::descending, .static_groups = true},
+            {.block = 5, .as_published = true},
+            {.block = 5, .order = ColumnOrder::descending, .static_groups = true, .as_published = true}};
+  }
+};
+
+template <>
+struct Variants<Awrq> {
+  static std::vector<Awrq> all() {
+    return {{},
+            {.order = ColumnOrder::descending},
+            {.grid = AwrqGrid::shifted},
+            {.order = ColumnOrder::descending, .static_groups = true},
+            {.block = 4},
+            {.order = ColumnOrder::descending, .as_published = true}};
   }
 };
 

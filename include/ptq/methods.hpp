@@ -3,6 +3,8 @@
 
 #include <ptq/recipe.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
+#include <ptq/solver/awrq.hpp>
+#include <ptq/solver/gptaq.hpp>
 #include <ptq/solver/gptq.hpp>
 
 namespace ptq::methods {
@@ -20,7 +22,24 @@ inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq_as_published{.solv
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptq> gptq_act_order{
     .solver = {.order = ColumnOrder::descending, .static_groups = true}};
 
+/// Li et al.: GPTAQ, arXiv 2504.02692; its correction at the released code's α = 0.25.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptaq> gptaq{};
+
+/// GPTAQ as released: later blocks are corrected with rounded columns, so codes depend on the block.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptaq> gptaq_as_published{.solver = {.damp_increase = 0, .as_published = true}};
+
 /// Xiao et al.: SmoothQuant, arXiv 2211.10438; α = 0.5, factors behind norms only, plain rounding.
 inline constexpr Recipe<Nearest, SmoothQuant> smoothquant{};
+
+/// SmoothQuant as AWRQ uses it: every linear, maxima of the quantized stream, division at run time where no norm takes the factor. The
+/// floor 0.1 is that of its OPT script; the one for LLaMA has 0.01.
+inline constexpr SmoothQuant awrq_smoothing{.min = 0.1, .sites = SmoothSites::all, .fold = false, .stream = Stream::quantized};
+
+/// AWRQ (github.com/linzhao-ai/AWRQ, 2024) with its smoothing. At W4A8: int4:channel, int8:tensor.
+inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq{.smoothing = awrq_smoothing};
+
+/// AWRQ as released: its first column rounds the unshifted weight, dead columns are never made up for.
+inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq_as_published{.smoothing = awrq_smoothing,
+                                                                           .solver = {.damp_increase = 0, .as_published = true}};
 
 }  // namespace ptq::methods

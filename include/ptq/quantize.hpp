@@ -155,6 +155,7 @@ struct BlockOutcome {
       stages.correction->active() && !corrects_on_stream ? reference.statistics(block) : std::vector<Statistics>(layout.groups.size());
   BlockParameters original;  // the float model in the basis of the smoothing: what paired statistics compare with
   Observation how{stages.solver->observed(), &formats};
+  how.bits = stages.solver->statistic_bits();
   if (how.form == Observed::paired) original = fused, how.reference = &original, how.reference_input = reference.input(block);
   std::vector<Statistics> stats(layout.groups.size());
   if (needs.any() && !stages.solver->sequential()) {
@@ -180,6 +181,8 @@ struct BlockOutcome {
 /// linear's columns.
 inline void check(const Stages& stages, const Transformer& model, const Precision& precision) {
   if (const Reason why = stages.refuses(precision); !why.empty()) refuse(stages.label, ": ", why);
+  if (stages.solver->statistic_bits() && precision.activations.calibrated)
+    refuse(stages.label, ": solver.statistic_bits needs dynamic activations, not ", precision.activations.text());
   for (int64_t block = 0; block < model.blocks(); ++block)
     for (const Site& site : model.layout().sites) {
       const std::string place = cat("blocks.", block, ".", site.name);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,8 @@ struct SolverStage {
   [[nodiscard]] virtual Needs needs() const = 0;
   [[nodiscard]] virtual Observed observed() const = 0;
   [[nodiscard]] virtual bool sequential() const = 0;  ///< input groups observed one after the other, earlier ones quantized
+  [[nodiscard]] virtual std::optional<int> statistic_bits()
+      const = 0;  ///< of activations in statistics, where they are not those at run time
   [[nodiscard]] virtual Solution solve(const Problem& problem) const = 0;
 };
 
@@ -100,6 +103,10 @@ struct SolverOf final : SolverStage {
   bool sequential() const override {
     if constexpr (requires { p.true_sequential; }) return p.true_sequential;
     return false;
+  }
+  std::optional<int> statistic_bits() const override {
+    if constexpr (requires { p.statistic_bits; }) return p.statistic_bits;
+    return {};
   }
   Solution solve(const Problem& problem) const override { return p.solve(problem); }
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct Observation {
   const Formats* formats = nullptr;            ///< for Observed::rounded
   const BlockParameters* reference = nullptr;  ///< for Observed::paired: the float block in the same basis
   Tensor reference_input{};                    // (N, T, hidden) for Observed::paired
+  std::optional<int> bits{};                   ///< for Observed::rounded: bits of dynamic formats in place of theirs
 };
 
 /// Runs the block on `parameters` over x and gathers `needs` for every input group, or for `only` one of them.
@@ -34,7 +36,8 @@ struct Observation {
     Statistics& s = stats[static_cast<size_t>(group)];
     require_finite(seen, "block " + std::to_string(block) + ", input of " + model.layout().groups[static_cast<size_t>(group)].name);
     if (how.form == Observed::rounded) {
-      const Format& format = how.formats->inputs[static_cast<size_t>(group)];
+      Format format = how.formats->inputs[static_cast<size_t>(group)];
+      if (how.bits && format.scheme.active()) format.scheme.bits = *how.bits;
       for (int64_t i = 0; i < seen.size(0); ++i) {  // per-tensor ranges are of one sequence
         const Tensor one = seen.narrow(0, i, 1);
         s.add(needs, format(one), one);

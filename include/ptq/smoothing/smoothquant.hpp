@@ -19,7 +19,8 @@ struct SmoothQuant {
   static constexpr std::string_view tag = "smoothquant";
 
   double alpha = 0.5;
-  double min = 1e-5;  ///< floor of s and of max|W_j|
+  double min = 1e-5;         ///< floor of s
+  double weight_min = 1e-5;  ///< floor of max|W_j|
   SmoothSites sites = SmoothSites::norms;
   bool fold = true;  ///< factors of linear sources (v → o, up → down, fc1 → fc2) are folded; else they divide at run time
   Stream stream = Stream::reference;  ///< whose maxima: the float model's once (the paper), or the quantized stream's (AWRQ)
@@ -30,6 +31,7 @@ struct SmoothQuant {
   [[nodiscard]] Reason refuses(const Scheme&) const {
     if (!(alpha >= 0 && alpha <= 1)) return "smoothing.alpha must lie in [0, 1], it is " + number_text(alpha);
     if (!(min > 0)) return "smoothing.min must be positive, it is " + number_text(min);
+    if (!(weight_min > 0)) return "smoothing.weight_min must be positive, it is " + number_text(weight_min);
     return {};
   }
 
@@ -45,8 +47,8 @@ struct SmoothQuant {
         const Tensor peak = block.linears[static_cast<size_t>(site)].weight.abs().amax(0);
         weight = weight.defined() ? at::maximum(weight, peak) : peak;
       }
-      const Tensor x = stats[g].absmax.to(weight.scalar_type());                        // (width)
-      Tensor s = (x.pow(alpha) / weight.clamp_min(min).pow(1 - alpha)).clamp_min(min);  // (width)
+      const Tensor x = stats[g].absmax.to(weight.scalar_type());                               // (width)
+      Tensor s = (x.pow(alpha) / weight.clamp_min(weight_min).pow(1 - alpha)).clamp_min(min);  // (width)
       if (place && place->repeat > 1 && folds(*place)) s = tie(s, *place);
       state["s." + layout.groups[g].name] = s;
     }
@@ -83,4 +85,4 @@ struct SmoothQuant {
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::SmoothQuant, alpha, min, sites, fold, stream);
+BOOST_HANA_ADAPT_STRUCT(ptq::SmoothQuant, alpha, min, weight_min, sites, fold, stream);

@@ -1,6 +1,8 @@
 // AWRQ: GPTQ for layers whose inputs are rounded too; the weights first move to where they best make up for the activations' error.
 #pragma once
 
+#include <optional>
+
 #include <ptq/core/column_setup.hpp>
 #include <ptq/core/precision.hpp>
 #include <ptq/solver.hpp>
@@ -28,6 +30,7 @@ struct Awrq {
   ColumnOrder order = ColumnOrder::natural;
   AwrqGrid grid = AwrqGrid::original;
   bool static_groups = false;
+  std::optional<int> statistic_bits = std::nullopt;  ///< of activations while H and M are gathered; none: those at run time
   bool true_sequential = false;
   Divisors divisors = Divisors::ignore;  ///< of a learned rounding
   bool as_published = false;  ///< the first block rounds unshifted weights; G from weights whose dead columns are zeroed; and as Gptq
@@ -35,6 +38,8 @@ struct Awrq {
   [[nodiscard]] constexpr Needs needs() const { return {.hessian = true, .cross = true}; }
   [[nodiscard]] Observed observed() const { return Observed::rounded; }
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
+    if (statistic_bits && (*statistic_bits < 2 || *statistic_bits > 8))
+      return cat("solver.statistic_bits must lie in 2 to 8, it is ", *statistic_bits);
     if (block > 1 && scheme.granularity == Granularity::group && !static_groups && scheme.group % block != 0)
       return cat("solver.block ", block, " does not divide groups of ", scheme.group, "; use 1, or static_groups");
     return refuses_columns(damp, damp_increase, block);
@@ -105,4 +110,5 @@ struct Awrq {
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::Awrq, damp, damp_increase, block, order, grid, static_groups, true_sequential, divisors, as_published);
+BOOST_HANA_ADAPT_STRUCT(ptq::Awrq, damp, damp_increase, block, order, grid, static_groups, statistic_bits, true_sequential, divisors,
+                        as_published);
