@@ -31,6 +31,7 @@ struct Case {
   double items = 0;      ///< tokens or elements of one call, for a rate; 0: none
   double goal = 0;       ///< wanted ratio to the peer, 0: none
   double roof_goal = 0;  ///< wanted fraction of the ceiling, 0: none
+  double mm_goal = 0;    ///< wanted fraction of at::mm's own rate, 0: none
 };
 
 /// Rates of this machine, in bytes or operations a second.
@@ -41,8 +42,9 @@ struct Rates {
 /// Measures all rates several times and keeps the best; the program begins with it.
 [[nodiscard]] Rates calibrate();
 
-/// Checks the result, then fills in time, `roof`, `peer_ratio` (median of the rounds; `_min`, `_max`), `peer_threads`, `err` and goals.
-/// A wrong result ends the case with an error and no time. The peer runs with 1 or with all threads, whichever is faster.
+/// Checks the result, then fills in time, `roof`, `of_mm` (the fraction of at::mm's own rate), `peer_ratio` (median of the rounds; `_min`,
+/// `_max`), `peer_threads`, `err` and goals. A wrong result ends the case with an error and no time. The peer runs with 1 or with all
+/// threads, whichever is faster.
 void measure(benchmark::State& state, const Case& c);
 
 /// Adds a case: `make` prepares it when it is run. Names are family/what/shape/regime[/quick]; regimes are dram (buffers in rotation, about
