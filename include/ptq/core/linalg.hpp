@@ -38,11 +38,40 @@ struct UpperFactor {
   bool positive = false;
 };
 
-[[nodiscard]] inline UpperFactor upper_factor(const Tensor& h) {
+namespace detail {
+
+/// R of a small matrix; undefined when it is not positive definite.
+inline Tensor upper_factor_unblocked(const Tensor& h) {  // h (n, n)
   const auto [l, info] = at::linalg_cholesky_ex(h.flip({0, 1}));
-  const Tensor r = l.flip({0, 1}), left = r.diagonal().square() / h.diagonal();  // (n) what the columns after j do not explain of it
+  return info.item<int>() == 0 ? l.flip({0, 1}) : Tensor();
+}
+
+}  // namespace detail
+
+/// Blocks of columns J from the last to the first, I the rows above, K the columns done: R_JJ R_JJᵀ = H_JJ − R_JK R_JKᵀ and
+/// R_IJ = (H_IJ − R_IK R_JKᵀ) R_JJ⁻ᵀ, so that nearly all work is products x Wᵀ.
+[[nodiscard]] inline UpperFactor upper_factor(const Tensor& h) {
+  const int64_t n = h.size(0), block = 128;
+  Tensor r = at::zeros({n, n}, h.options());
+  for (int64_t end = n; end > 0;) {
+    const int64_t begin = (end - 1) / block * block, width = end - begin;
+    Tensor rest = h.narrow(0, 0, end).narrow(1, begin, width);  // (end, width)
+    if (end < n) {
+      const Tensor done = r.narrow(0, 0, end).narrow(1, end, n - end).contiguous();  // (end, n - end)
+      rest = rest - affine(done, done.narrow(0, begin, width));
+    }
+    const Tensor corner = detail::upper_factor_unblocked(rest.narrow(0, begin, width));  // (width, width)
+    if (!corner.defined()) return {r, false};
+    r.narrow(0, begin, width).narrow(1, begin, width).copy_(corner);
+    if (begin > 0)
+      r.narrow(0, 0, begin)
+          .narrow(1, begin, width)
+          .copy_(at::linalg_solve_triangular(corner.t(), rest.narrow(0, 0, begin), /*upper=*/false, /*left=*/false));
+    end = begin;
+  }
+  const Tensor left = r.diagonal().square() / h.diagonal();  // (n) what the columns after j do not explain of it
   const double epsilon = h.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
-  return {r, info.item<int>() == 0 && left.gt(16 * epsilon).all().item<bool>()};
+  return {r, left.gt(16 * epsilon).all().item<bool>()};
 }
 
 }  // namespace ptq
