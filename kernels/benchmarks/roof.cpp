@@ -42,6 +42,16 @@ FMA_LOOP(fma_avx2, __m256, "avx2,fma", 8, _mm256_fmadd_ps(a[i], m, b))
 FMA_LOOP(fma_portable, Narrow, "sse2", 4, a[i] * m + b)
 #undef FMA_LOOP
 
+#define STREAM(name, target_name, lanes, load, stream)                                             \
+  __attribute__((target(target_name))) void name(float* to, const float* from, std::ptrdiff_t n) { \
+    for (std::ptrdiff_t i = 0; i < n; i += lanes) stream(to + i, load(from + i));                  \
+    _mm_sfence();                                                                                  \
+  }
+STREAM(stream_avx512, "avx512f", 16, _mm512_loadu_ps, _mm512_stream_ps)
+STREAM(stream_avx2, "avx2", 8, _mm256_loadu_ps, _mm256_stream_ps)
+STREAM(stream_portable, "sse2", 4, _mm_loadu_ps, _mm_stream_ps)
+#undef STREAM
+
 double fma_operations(long rounds) {
   switch (ptq::kernels::isa()) {
     case ptq::kernels::Isa::avx512:
@@ -89,10 +99,14 @@ Ceilings measure() {
 
 void copy_past_caches(float* to, const float* from, std::ptrdiff_t n) {
 #if defined(__x86_64__)
-  for (std::ptrdiff_t i = 0; i < n; i += 16) {
-    for (std::ptrdiff_t k = 0; k < 16; k += 4) _mm_stream_ps(to + i + k, _mm_loadu_ps(from + i + k));
+  switch (ptq::kernels::isa()) {
+    case ptq::kernels::Isa::avx512:
+      return stream_avx512(to, from, n);
+    case ptq::kernels::Isa::avx2:
+      return stream_avx2(to, from, n);
+    case ptq::kernels::Isa::portable:
+      return stream_portable(to, from, n);
   }
-  _mm_sfence();
 #else
   std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
 #endif
