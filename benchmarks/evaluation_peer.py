@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Tokens per second of transformers in float32 against ours, on the same windows of WikiText-2, in turns.
 
-usage: evaluation_peer.py MODEL.gguf TEXT.txt PTQ_BENCHMARKS [ROUNDS]
+usage: evaluation_peer.py MODEL.gguf TEXT.txt PTQ_BENCHMARKS [ROUNDS [WINDOWS]]
 
 Transformers runs in this process, one window of 2048 at a time with full logits, best of 1 and all threads; ours is the case
-evaluation/smollm2/6x2048 of PTQ_BENCHMARKS. Prints both rates a round, the perplexities, and the median ratio.
+evaluation/smollm2 of PTQ_BENCHMARKS with as many windows, 6 (the default) or 1. Prints both rates a round, the perplexities, and the median ratio.
 """
 
 import json
@@ -15,10 +15,10 @@ import sys
 import tempfile
 import time
 
-CASE, WINDOWS, LENGTH = "evaluation/smollm2/6x2048/multiply", 6, 2048
+CASES, LENGTH = {6: "evaluation/smollm2/6x2048/multiply", 1: "evaluation/smollm2/1x2048/multiply/quick"}, 2048
 
 
-def main(model_file, text_file, program, rounds):
+def main(model_file, text_file, program, rounds=3, count=6):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,10 +26,10 @@ def main(model_file, text_file, program, rounds):
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     with open(text_file, encoding="utf-8") as f:
-        ids = tokenizer(f.read(), add_special_tokens=False)["input_ids"][: WINDOWS * LENGTH]
-    windows = torch.tensor(ids).view(WINDOWS, LENGTH)
+        ids = tokenizer(f.read(), add_special_tokens=False)["input_ids"][: count * LENGTH]
+    windows = torch.tensor(ids).view(count, LENGTH)
 
-    def theirs(count=WINDOWS):
+    def theirs(count=count):
         losses = []
         start = time.perf_counter()
         with torch.inference_mode():
@@ -40,7 +40,7 @@ def main(model_file, text_file, program, rounds):
 
     def ours():
         with tempfile.NamedTemporaryFile(suffix=".json") as out:
-            subprocess.run([program, f"--benchmark_filter={CASE}", f"--benchmark_out={out.name}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([program, f"--benchmark_filter={CASES[count]}", f"--benchmark_out={out.name}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             case = json.load(open(out.name, encoding="utf-8"))["benchmarks"][0]
         if case.get("error_occurred"):
             sys.exit(case["error_message"])
@@ -63,6 +63,6 @@ def main(model_file, text_file, program, rounds):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (4, 5):
+    if not 4 <= len(sys.argv) <= 6 or sys.argv[5:] not in ([], ["1"], ["6"]):
         sys.exit(__doc__)
-    main(*sys.argv[1:4], int(sys.argv[4]) if len(sys.argv) == 5 else 3)
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
