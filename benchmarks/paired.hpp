@@ -78,3 +78,4 @@ void register_columns();
 void register_search();
 void register_learning();
 void register_evaluation();
+void register_low_rank();
