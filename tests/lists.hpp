@@ -4,8 +4,14 @@
 #include <tuple>
 #include <vector>
 
+#include <ptq/loss/aug.hpp>
+#include <ptq/loss/nlc.hpp>
+#include <ptq/loss/sum.hpp>
 #include <ptq/recipe.hpp>
+#include <ptq/smoothing/chain.hpp>
+#include <ptq/smoothing/learned_log.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
+#include <ptq/smoothing/static_log.hpp>
 #include <ptq/solver/awrq.hpp>
 #include <ptq/solver/gptaq.hpp>
 #include <ptq/solver/gptq.hpp>
@@ -16,8 +22,9 @@
 namespace ptq::test {
 
 using Roundings = std::tuple<Nearest, ToyDivisor>;
-using Smoothings = std::tuple<NoSmoothing, SmoothQuant, Equalize>;  // the last is the example of docs/adding_a_policy.md
-using Losses = std::tuple<Mse>;
+using Smoothings = std::tuple<NoSmoothing, SmoothQuant, StaticLog, LearnedLog, Chain<SmoothQuant, LearnedLog>, Chain<LearnedLog, StaticLog>,
+                              Equalize>;  // the last is the example of docs/adding_a_policy.md
+using Losses = std::tuple<Mse, Nlc, Sum<Mse, Nlc>, Sum<Mse, Aug<>, Aug<Nlc>>, Aug<>>;
 using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq>;
 using Corrections = std::tuple<NoCorrection>;
 using Adaptations = std::tuple<NoAdaptation>;
@@ -42,6 +49,34 @@ struct Variants<SmoothQuant> {
 template <>
 struct Variants<Equalize> {
   static std::vector<Equalize> all() { return {{}, {.exponent = 1}}; }
+};
+
+template <>
+struct Variants<LearnedLog> {
+  static std::vector<LearnedLog> all() {
+    std::vector<LearnedLog> all;
+    for (const auto start : {SmoothStart::log, SmoothStart::smoothquant_one_linear, SmoothStart::smoothquant})
+      for (const auto shifts : {Shifts::all, Shifts::biased, Shifts::none}) all.push_back({.start_at = start, .shifts = shifts});
+    all.push_back({.query_key = false}), all.push_back({.tie_rotary = false});
+    return all;
+  }
+};
+
+template <>
+struct Variants<Nlc> {
+  static std::vector<Nlc> all() {
+    return {{}, {.form = NlcForm::token_log}, {.form = NlcForm::half_token, .reduce = Reduce::sum}, {.form = NlcForm::flattened}};
+  }
+};
+
+template <>
+struct Variants<Sum<Mse, Nlc>> {
+  static std::vector<Sum<Mse, Nlc>> all() {
+    Sum<Mse, Nlc> weighed, summed;
+    weighed.term<Nlc>().weight = 3, weighed.term<Mse>().weight = 0;
+    summed.term<Nlc>().loss.reduce = summed.term<Mse>().loss.reduce = Reduce::sum;
+    return {{}, weighed, summed};
+  }
 };
 
 template <>

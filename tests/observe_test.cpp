@@ -40,7 +40,8 @@ TEST_CASE("plain statistics are sums and extremes over the inputs, whatever the 
     const BlockParameters block = model.load(0);
     const auto seen = inputs(model, block, x);
     for (const int64_t batch : {1, 24, 4096}) {
-      const auto stats = observe(model, 0, block, x, {.absmax = true, .extent = true, .mean_abs = true, .hessian = true}, {}, batch);
+      const auto stats =
+          observe(model, 0, block, x, {.absmax = true, .extent = true, .mean_abs = true, .middle = true, .hessian = true}, {}, batch);
       for (size_t g = 0; g < 4; ++g) {
         const Tensor t = flat(seen[g]);
         CHECK(near(stats[g].hessian, at::mm(t.t(), t)));
@@ -48,6 +49,8 @@ TEST_CASE("plain statistics are sums and extremes over the inputs, whatever the 
         CHECK(near(stats[g].low, t.amin(0)));
         CHECK(near(stats[g].high, t.amax(0)));
         CHECK(near(stats[g].sum_abs, t.abs().sum(0)));
+        Tensor weights = at::tensor({0.99 * 0.99 * 0.99 * 0.99, 0.99 * 0.99 * 0.99 * 0.01, 0.99 * 0.99 * 0.01, 0.99 * 0.01, 0.01});
+        CHECK(near(stats[g].middle, at::mv(((seen[g].amax(1) + seen[g].amin(1)) / 2).t(), weights)));
         CHECK(stats[g].sequences == 5);
         CHECK(stats[g].tokens == 60);
         CHECK(!stats[g].cross.defined());

@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include <ptq/core/grid.hpp>
 #include <ptq/core/policy.hpp>
+#include <ptq/core/straight_through.hpp>
 
 namespace ptq {
 

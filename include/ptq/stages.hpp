@@ -29,11 +29,13 @@ struct SmoothingStage {
                                            const std::vector<Statistics>& stats) const = 0;
   [[nodiscard]] virtual std::vector<Learnable> learnable() const = 0;
   [[nodiscard]] virtual BlockParameters fuse(const Layout& layout, const BlockParameters& block, const NamedTensors& state) const = 0;
+  virtual void project(NamedTensors& state) const = 0;  ///< keeps learned values where they mean something, in place
 };
 
 struct LossStage {
   virtual ~LossStage() = default;
-  [[nodiscard]] virtual Tensor value(const Tensor& target, const Tensor& output) const = 0;
+  [[nodiscard]] virtual Tensor value(const Targets& targets, const Tensor& output) const = 0;
+  [[nodiscard]] virtual bool reads_own_target() const = 0;
   [[nodiscard]] virtual bool averages() const = 0;
 };
 
@@ -84,13 +86,17 @@ struct SmoothingOf final : SmoothingStage {
   }
   std::vector<Learnable> learnable() const override { return p.learnable(); }
   BlockParameters fuse(const Layout& l, const BlockParameters& b, const NamedTensors& s) const override { return p.fuse(l, b, s); }
+  void project(NamedTensors& state) const override {
+    if constexpr (requires { p.project(state); }) p.project(state);
+  }
 };
 
 template <Loss P>
 struct LossOf final : LossStage {
   P p;
   explicit LossOf(P policy) : p(std::move(policy)) {}
-  Tensor value(const Tensor& target, const Tensor& output) const override { return p(target, output); }
+  Tensor value(const Targets& targets, const Tensor& output) const override { return loss_value(p, targets, output); }
+  bool reads_own_target() const override { return ptq::reads_own_target<P>; }
   bool averages() const override { return p.averages(); }
 };
 

@@ -77,7 +77,7 @@ TEST_CASE("FlexRound's per-token quantizer equals the released code's, one-sided
   }
 }
 
-TEST_CASE("LRQuant's per-token and per-head quantizer equals the released code's", "[oracle]") {
+TEST_CASE("LRQuant's per-token and per-head quantizer equals the released code's, and so does its gradient", "[oracle]") {
   const auto files = oracles({"lrquant_quantizer"});
   if (files.empty()) SKIP_TEST("no lrquant_quantizer*.h5 in data/oracles or PTQ_ORACLES");
   for (const auto& path : files) {
@@ -95,6 +95,12 @@ TEST_CASE("LRQuant's per-token and per-head quantizer equals the released code's
         check_equal(grid.zero, golden("zero"));
         check_equal(quantize(x.reshape({-1, x.size(-1)}), grid), golden("codes"));
         CHECK(far(quantize_activation(x, s), golden("y")) <= p.value);
+        if (!file.exists(cat(group, "/", p.name, "/grad_x"))) continue;
+        const c10::AutoGradMode on(true);
+        const Tensor leaf = x.detach().clone().requires_grad_(true), y = quantize_activation(leaf, s);
+        (y * io::get(file, group + "/in/G").to(p.dtype)).sum().backward();
+        CHECK(far(y.detach(), golden("y")) <= p.value);
+        CHECK(far(leaf.grad(), golden("grad_x")) <= (p.dtype == at::kDouble ? 1e-11 : 1e-5));
       }
     }
   }

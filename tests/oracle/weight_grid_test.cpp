@@ -1,6 +1,8 @@
 // Weight grids of FlexRound, LRQ, LRQuant and OmniQuant before anything is learned, against the released codes.
 #include <cmath>
 
+#include <ptq/core/straight_through.hpp>
+
 #include "golden.hpp"
 
 using namespace ptq;
@@ -74,6 +76,12 @@ TEST_CASE("LRQuant's and OmniQuant's grids of a clipped range equal the released
         if (file.exists(cat(at, "/", p.name, "/init/codes"))) check_equal(codes, golden("codes"));
         if (file.exists(cat(at, "/", p.name, "/init/y"))) CHECK(far(fake_quantize(w, grid), golden("y")) <= p.value);
         CHECK(grid.scale.size(0) == rows);
+        if (flag("lwc") || !file.exists(cat(at, "/", p.name, "/init/grad_W"))) continue;
+        const c10::AutoGradMode on(true);
+        const Tensor leaf = w.detach().clone().requires_grad_(true), y = fake_quantize_through(leaf, s);
+        (y * io::get(file, at + "/in/G").to(p.dtype)).sum().backward();
+        CHECK(far(y.detach(), golden("y")) <= p.value);
+        CHECK(far(leaf.grad(), golden("grad_W")) <= (p.dtype == at::kDouble ? 1e-11 : 1e-5));
       }
     }
   }

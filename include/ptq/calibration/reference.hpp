@@ -19,7 +19,7 @@ struct ReferenceStream {
 };
 
 /// The statistics that every reference stream offers: cheap ones, a vector a group.
-inline constexpr Needs reference_needs{.absmax = true, .extent = true, .mean_abs = true};
+inline constexpr Needs reference_needs{.absmax = true, .extent = true, .mean_abs = true, .middle = true};
 
 /// Runs one float block over x and gathers reference statistics. x, y (N, T, hidden).
 [[nodiscard]] inline Tensor reference_forward(const Transformer& model, int64_t block, const Tensor& x, std::vector<Statistics>& stats,

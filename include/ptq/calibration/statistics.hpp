@@ -14,12 +14,14 @@ struct Needs {
   bool absmax = false;    ///< max over tokens of |x_j|                     (SmoothQuant)
   bool extent = false;    ///< min and max over tokens of x_j               (shifts, static activation ranges)
   bool mean_abs = false;  ///< mean over tokens of |x_j|                    (L²QER)
+  bool middle = false;    ///< running middle of the range of x_j           (shifts)
   bool hessian = false;   ///< Σ x̂ x̂ᵀ                                       (column solvers)
   bool cross = false;     ///< Σ (x_ref − x̂) x̂ᵀ                             (AWRQ, GPTAQ)
 
-  [[nodiscard]] bool any() const { return absmax || extent || mean_abs || hessian || cross; }
+  [[nodiscard]] bool any() const { return absmax || extent || mean_abs || middle || hessian || cross; }
   friend Needs operator|(const Needs& a, const Needs& b) {
-    return {a.absmax || b.absmax, a.extent || b.extent, a.mean_abs || b.mean_abs, a.hessian || b.hessian, a.cross || b.cross};
+    return {a.absmax || b.absmax, a.extent || b.extent,   a.mean_abs || b.mean_abs,
+            a.middle || b.middle, a.hessian || b.hessian, a.cross || b.cross};
   }
   bool operator==(const Needs&) const = default;
 };
@@ -31,6 +33,7 @@ struct Statistics {
   Tensor absmax;     // (n) max |x_j|
   Tensor low, high;  // (n) min and max x_j
   Tensor sum_abs;    // (n) Σ |x_j|, double
+  Tensor middle;     // (n) m ← 0.99 m + 0.01 (max + min)/2 from sequence to sequence, the first sets it
   Tensor hessian;    // (n, n) Σ x̂ x̂ᵀ; only the upper triangle until finish()
   Tensor cross;      // (n, n) Σ (x_ref − x̂) x̂ᵀ; rows: error channel
 
@@ -43,6 +46,11 @@ struct Statistics {
     if (needs.mean_abs) {
       const Tensor sum = flat.abs().sum(0, false, at::kDouble);  // (n)
       sum_abs = sum_abs.defined() ? sum_abs + sum : sum;
+    }
+    if (needs.middle) {  // Wei et al.: Outlier Suppression+, arXiv 2304.09145; the running rule is that of OmniQuant's script
+      const Tensor each = x.reshape({-1, x.dim() > 2 ? x.size(-2) : flat.size(0), n});  // (sequences, tokens, n)
+      const Tensor middles = (each.amax(1) + each.amin(1)) / 2;                         // (sequences, n)
+      for (int64_t i = 0; i < middles.size(0); ++i) middle = middle.defined() ? 0.99 * middle + 0.01 * middles[i] : middles[i];
     }
     if (needs.hessian) {
       if (!hessian.defined()) hessian = at::zeros({n, n}, flat.options());

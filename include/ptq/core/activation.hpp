@@ -1,42 +1,48 @@
 // Rounding of activations: dynamic per token or per tensor, or on a static grid from calibration.
 #pragma once
 
-#include <ptq/core/grid.hpp>
+#include <ptq/core/straight_through.hpp>
 
 namespace ptq {
 
 /// Rounds x to `scheme`. Per token: one grid for every vector along the last dimension. Per tensor: one grid for each call, so batch the
-/// calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through.
+/// calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through and the range is followed.
 /// The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137, SmoothQuant
 /// 2211.10438.
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Scheme& scheme, bool as_published = false) {
   if (!scheme.active()) return x;
+  const bool taught = at::GradMode::is_enabled() && x.requires_grad();
   const Tensor flat = x.detach().reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)
-  Tensor out = at::empty_like(flat);
+  Tensor out = at::empty_like(flat), scale, zero;
   const auto how = convention(scheme, as_published);
   if (!kernels::valid(how)) refuse("activation format ", scheme.text(), " has no grid in that convention");
+  const bool token = scheme.granularity == Granularity::token;
+  if (taught) scale = at::empty({token ? flat.size(0) : 1, 1}, flat.options()), zero = at::empty(scale.sizes(), at::kInt);
   detail::by_scalar(flat, "activation rounding", [&]<class T>(T) {
     const auto in = detail::view<T>(flat);
     auto values = detail::mutable_view<T>(out);
-    if (scheme.granularity == Granularity::token) {
-      detail::check(detail::over_rows(flat.size(0), detail::grain(flat),
-                                      [&](kernels::Rows r) {
-                                        return kernels::fake_quantize_dynamic<T>(in, 0, how, values, kernels::Codes(), nullptr, nullptr, r);
-                                      }),
+    T* const s = taught ? scale.mutable_data_ptr<T>() : nullptr;
+    int32_t* const z = taught ? zero.mutable_data_ptr<int32_t>() : nullptr;
+    if (token) {
+      detail::check(detail::over_rows(
+                        flat.size(0), detail::grain(flat),
+                        [&](kernels::Rows r) { return kernels::fake_quantize_dynamic<T>(in, 0, how, values, kernels::Codes(), s, z, r); }),
                     "activation rounding", x);
     } else {
-      detail::check(kernels::fake_quantize_tensor<T>(in, how, values, kernels::Codes(), nullptr, nullptr), "activation rounding", x);
+      detail::check(kernels::fake_quantize_tensor<T>(in, how, values, kernels::Codes(), s, z), "activation rounding", x);
     }
   });
-  const Tensor rounded = out.view(x.sizes());
-  return x.requires_grad() ? x + (rounded - x).detach() : rounded;
+  if (!taught) return out.view(x.sizes());
+  const Tensor wide = x.reshape({scale.size(0), 1, -1});  // (tokens or 1, 1, n or all)
+  return detail::through_range(wide, out.view(wide.sizes()), how, scale, zero).view(x.sizes());
 }
 
 /// Rounds x on one fixed grid; what a static format does after calibration.
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Grid& fixed) {
   const Tensor flat = x.detach().reshape({-1, x.size(-1)});  // (tokens, n)
   const Tensor rounded = fake_quantize(flat, fixed).view(x.sizes());
-  return x.requires_grad() ? x + (rounded - x).detach() : rounded;
+  if (!at::GradMode::is_enabled() || !x.requires_grad()) return rounded;
+  return straight_through(x, rounded, fixed.scale, fixed.scale, fixed.zero, fixed.lowest, fixed.highest);  // scale, zero (1, 1)
 }
 
 /// The grid of a static format for values between low and high.

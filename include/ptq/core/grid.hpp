@@ -172,11 +172,4 @@ inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor,
   return values;
 }
 
-/// Fits and rounds w with gradients: rounding is straight-through, and the value follows w where it is inside the range.
-[[nodiscard]] inline Tensor fake_quantize_through(const Tensor& w, const Scheme& scheme) {
-  if (!scheme.active()) return w;
-  const Tensor rounded = fake_quantize(w.detach(), fit_grid(w, scheme));
-  return w.requires_grad() ? w + (rounded - w).detach() : rounded;
-}
-
 }  // namespace ptq

@@ -1,6 +1,7 @@
 // What the policies of every axis share: a tag, a described aggregate of hyperparameters, learnable state by name.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <string>
 #include <string_view>
@@ -18,6 +19,47 @@ template <class P>
 concept Policy = std::copyable<P> && Described<P> && std::default_initializable<P> && requires {
   { P::tag } -> std::convertible_to<std::string_view>;
 };
+
+/// A tag without a policy: Tagged<'a', 'u', 'g'>.
+template <char... Letters>
+struct Tagged {
+  static constexpr std::array<char, sizeof...(Letters)> letters{Letters...};
+  static constexpr std::string_view tag{letters.data(), letters.size()};
+};
+
+namespace detail {
+
+template <char Between, class... Ps>
+struct JoinedTags {
+  static constexpr size_t size = (Ps::tag.size() + ...) + sizeof...(Ps) - 1;
+  std::array<char, size> letters{};
+
+  constexpr JoinedTags() {
+    size_t at = 0;
+    const auto put = [&](std::string_view tag) {
+      if (at > 0) letters[at++] = Between;
+      for (const char c : tag) letters[at++] = c;
+    };
+    (put(Ps::tag), ...);
+  }
+  [[nodiscard]] constexpr std::string_view text() const { return {letters.data(), size}; }
+};
+
+}  // namespace detail
+
+/// The tag of a combinator: those of its parts, with a letter between. Its text() is a view of this object.
+template <char Between, class... Ps>
+inline constexpr detail::JoinedTags<Between, Ps...> joined_tags{};
+
+/// Whether no two policies share a tag.
+template <class... Ps>
+inline constexpr bool distinct_tags = [] {
+  const std::array<std::string_view, sizeof...(Ps)> tags{Ps::tag...};
+  for (size_t i = 0; i < tags.size(); ++i)
+    for (size_t j = i + 1; j < tags.size(); ++j)
+      if (tags[i] == tags[j]) return false;
+  return true;
+}();
 
 /// Parameters that a policy wants minimised, with its own learning rate.
 struct Learnable {

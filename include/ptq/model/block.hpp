@@ -39,12 +39,21 @@ struct FoldSite {
   int64_t head = 0;    ///< head size where repeat > 1 matters (v to o), else 0
 };
 
+/// Where q kᵀ does not change when rows of q are divided by factors and the matching rows of k multiplied by them: what is between the
+/// projections and the product keeps each channel to itself, or turns it with its rotary partner.
+struct QueryKeyFold {
+  int64_t repeat = 1;   ///< query heads per key/value head
+  int64_t head = 0;     ///< head size; 0: the architecture has no such place (a norm of each head follows)
+  bool rotary = false;  ///< channels i and i + head/2 turn together, so they need one factor
+};
+
 /// Everything about a block but its numbers.
 struct Layout {
   std::vector<Site> sites;
   std::vector<InputGroup> groups;
   std::vector<std::string> norms;  ///< "input_layernorm", "post_attention_layernorm"; OPT: "self_attn_layer_norm", "final_layer_norm"
   std::vector<FoldSite> folds;
+  QueryKeyFold query_key;
   static constexpr int query_norm = -1,
                        key_norm = -2;    ///< to `Operators::norm`: the Q/K norm of each head (Qwen3), which `norms` does not list
   int query = -1, key = -1, value = -1;  ///< sites of the attention projections (query/key folds, output formats)

@@ -18,6 +18,7 @@ namespace ptq {
   l.norms = {"input_layernorm", "post_attention_layernorm"};
   using enum FoldSite::Source;
   l.folds = {{0, norm, 0}, {1, linear, 2, c.heads / c.kv_heads, c.head_dim}, {2, norm, 1}, {3, linear, 5}};
+  if (!c.qk_norm) l.query_key = {c.heads / c.kv_heads, c.head_dim, true};
   l.query = 0, l.key = 1, l.value = 2;
   return l;
 }
@@ -39,6 +40,7 @@ namespace ptq {
   l.folds.push_back({1, linear, 2, 1, c.head_dim});
   if (c.pre_norm && c.norm_affine) l.folds.push_back({2, norm, 1});
   if (c.activation == Activation::relu) l.folds.push_back({3, linear, 4});
+  l.query_key = {1, c.head_dim, false};
   l.query = 0, l.key = 1, l.value = 2;
   return l;
 }

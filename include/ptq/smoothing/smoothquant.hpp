@@ -39,7 +39,7 @@ struct SmoothQuant {
   [[nodiscard]] NamedTensors start(const Layout& layout, const BlockParameters& block, const std::vector<Statistics>& stats) const {
     NamedTensors state;
     for (size_t g = 0; g < layout.groups.size(); ++g) {
-      const FoldSite* place = fold_of(layout, static_cast<int>(g));
+      const FoldSite* place = fold_of(layout, g);
       const bool norm = place && place->source == FoldSite::Source::norm;
       if (sites == SmoothSites::norms ? !norm : sites == SmoothSites::foldable ? place == nullptr : false) continue;
       Tensor weight;  // (width) max over rows of all readers
@@ -60,7 +60,7 @@ struct SmoothQuant {
     for (size_t g = 0; g < layout.groups.size(); ++g) {
       const auto found = state.find("s." + layout.groups[g].name);
       if (found == state.end()) continue;
-      const FoldSite* place = fold_of(layout, static_cast<int>(g));
+      const FoldSite* place = fold_of(layout, g);
       FoldSite here = place ? *place : FoldSite{};
       here.group = static_cast<int>(g);
       divide_input(fused, layout, here, found->second, place != nullptr && folds(*place));
@@ -70,12 +70,6 @@ struct SmoothQuant {
 
  private:
   [[nodiscard]] bool folds(const FoldSite& site) const { return site.source == FoldSite::Source::norm || fold; }
-
-  static const FoldSite* fold_of(const Layout& layout, int group) {
-    for (const FoldSite& f : layout.folds)
-      if (f.group == group) return &f;
-    return nullptr;
-  }
 
   /// Heads that share a value head share its factor: the largest of theirs.
   static Tensor tie(const Tensor& s, const FoldSite& fold) {       // (kv heads · repeat · head)
