@@ -1,6 +1,12 @@
 // The snippets of docs/, compiled and true: each page shows what stands between two marks here.
+#include <ptq/loss/aug.hpp>
+#include <ptq/loss/nlc.hpp>
+#include <ptq/loss/sum.hpp>
 #include <ptq/methods.hpp>
 #include <ptq/quantize.hpp>
+#include <ptq/smoothing/chain.hpp>
+#include <ptq/smoothing/learned_log.hpp>
+#include <ptq/smoothing/static_log.hpp>
 #include <ptq/sweep.hpp>
 
 #include "catch.hpp"
@@ -32,6 +38,44 @@ TEST_CASE("smoothquant") {
   FloatOperators before(model.config(), block), after(model.config(), fused);
   const Tensor x = reference.input(0);
   CHECK(at::allclose(model.forward(0, x, after), model.forward(0, x, before)));
+}
+
+TEST_CASE("learned smoothings and losses") {
+  const Transformer model = tiny_model(Family::llama, at::kDouble);
+  ComputedReference reference(model, tiny_tokens(), 4096);
+  const BlockParameters block = model.load(0);
+  // [static_log]
+  const StaticLog logarithmic;
+  const NamedTensors fixed = logarithmic.start(model.layout(), block, reference.statistics(0));
+  const Tensor m = reference.statistics(0)[0].absmax;  // (hidden)
+  CHECK(at::allclose(fixed.at("s.attention_in"), (m / (2 + m).log2()).clamp_min(0.01), 1e-5));
+  // [/static_log]
+  // [learned_log]
+  const LearnedLog learned;
+  NamedTensors what = learned.start(model.layout(), block, reference.statistics(0));  // "s.mlp_in", "d.mlp_in", "s.query_key", …
+  what.at("d.mlp_in").fill_(0.5);
+  const BlockParameters shifted = learned.fuse(model.layout(), block, what);
+  CHECK(shifted.norms[1].bias.defined());    // −0.5 / s
+  CHECK(shifted.linears[4].bias.defined());  // 0.5 times the sum of each row
+  // [/learned_log]
+  CHECK(at::allclose(shifted.norms[1].bias * what.at("s.mlp_in"), -what.at("d.mlp_in")));
+  CHECK(at::allclose(shifted.linears[4].bias, 0.5 * block.linears[4].weight.sum(1)));
+  // [chain]
+  Recipe<Nearest, Chain<SmoothQuant, LearnedLog>> chained;
+  CHECK(label(chained) == "smoothquant>learned_log + mse");
+  // [/chain]
+  // [nlc]
+  const Tensor f = at::tensor({1.0, 2.0, 2.0, 0.0, 3.0, 4.0}, at::kDouble).view({1, 2, 3});
+  const Tensor q = at::tensor({1.0, 2.0, 1.0, 0.0, 4.0, 3.0}, at::kDouble).view({1, 2, 3});
+  CHECK(Nlc{}(f, q).item<double>() == Approx(0.0446944074));
+  CHECK(Nlc{.form = NlcForm::half_token}(f, q).item<double>() == Approx(0.0220993243));
+  CHECK(Nlc{}(f, 7 * q).item<double>() == Approx(0.0446944074));
+  // [/nlc]
+  // [aug]
+  const Sum<Mse, Nlc, Aug<>> lrquant_with_aug;  // Aug<> is Aug<Mse>
+  CHECK(label(lrquant_with_aug) == "mse+nlc+aug_mse");
+  CHECK(reads_own_target<Sum<Mse, Nlc, Aug<>>>);
+  // [/aug]
 }
 
 TEST_CASE("mse") {
