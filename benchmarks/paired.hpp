@@ -77,5 +77,6 @@ void register_linear_algebra();
 void register_columns();
 void register_search();
 void register_learning();
+void register_codebooks();
 void register_evaluation();
 void register_low_rank();

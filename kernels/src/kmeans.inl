@@ -2,6 +2,7 @@
 
 #include "kmeans_points.inl"
 #include "kmeans_split.inl"
+#include "range.inl"
 #include "sort.inl"
 
 namespace ptq::kernels::PTQ_SET {
@@ -27,7 +28,7 @@ PTQ_TARGET inline std::int32_t lloyd(const Points& x, Clusters& y, std::int32_t 
     bool same = y.border[y.k] == x.m;
     y.border[0] = 0, y.border[y.k] = static_cast<std::int32_t>(x.m);
     for (std::ptrdiff_t j = 1; j < y.k; ++j) {
-      const auto b = static_cast<std::int32_t>(x.border((y.c[j - 1] + y.c[j]) / 2, 0, x.m));
+      const auto b = static_cast<std::int32_t>(x.border_near((y.c[j - 1] + y.c[j]) / 2, y.border[j]));
       same &= b == y.border[j], y.border[j] = b;
     }
     if (same) return step;
@@ -70,13 +71,11 @@ PTQ_TARGET inline void plus_plus(const Points& x, Clusters& y, std::uint64_t see
       double r = uniform(seed, position++) * total;
       std::ptrdiff_t j = 0;
       while (j + 1 < n && r >= potential[j]) r -= potential[j++];
-      a = y.border[j], b = y.border[j + 1] - 1;
-      while (a < b) {
-        const std::ptrdiff_t i = (a + b) / 2;
-        if (x.around(y.c[j], y.border[j], i + 1) > r)
-          b = i;
-        else
-          a = i + 1;
+      a = y.border[j];
+      for (std::ptrdiff_t rest = y.border[j + 1] - a; rest > 1;) {  // the point whose share of the potential holds r
+        const std::ptrdiff_t half = rest / 2;
+        a += x.around(y.c[j], y.border[j], a + half) <= r ? half : 0;
+        rest -= half;
       }
       const double v = x.z[a] - x.middle;
       const std::ptrdiff_t l = v < y.c[j] ? j - 1 : j;  // between centroids l and l + 1, -1 and n being none

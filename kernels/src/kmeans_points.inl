@@ -21,64 +21,83 @@ struct Points {
     return sum > 0 ? sum : 0;
   }
 
-  /// Number of points at or left of y = c, looked for between borders a and b.
+  /// Number of points at or left of y = c, looked for between borders a and b. No branch depends on the values.
   PTQ_INLINE std::ptrdiff_t border(double c, std::ptrdiff_t a, std::ptrdiff_t b) const {
     const double v = c + middle;
-    const double* base = z + a;
     for (std::ptrdiff_t n = b - a; n > 0;) {
       const std::ptrdiff_t half = (n + 1) / 2;
-      base += base[half - 1] <= v ? half : 0;
+      a += z[a + half - 1] <= v ? half : 0;
       n -= half;
     }
-    return base - z;
+    return a;
+  }
+
+  /// The same where it is likely to lie near `guess`.
+  PTQ_INLINE std::ptrdiff_t border_near(double c, std::ptrdiff_t guess) const {
+    constexpr std::ptrdiff_t lanes = Simd<double>::lanes, window = 16;
+    if (m < window) return border(c, 0, m);
+    const std::ptrdiff_t first = guess < window / 2 ? 0 : guess > m - window / 2 ? m - window : guess - window / 2;
+    const VD v = splat(c + middle);
+    std::ptrdiff_t count = 0;
+    for (std::ptrdiff_t i = 0; i < window; i += lanes) count += true_lanes<double>(load(z + first + i) <= v);
+    if (count == 0 && first > 0) return border(c, 0, first);
+    if (count == window && first + window < m) return border(c, first + window, m);
+    return first + count;
   }
 };
 
 inline constexpr std::ptrdiff_t sums = 8;  // partial sums of a long one, in every instruction set: the same bits
 
+/// The sum of term(j) for a <= j < b; it gives lanes of a vector.
+template <class Term>
+PTQ_INLINE double long_sum(std::ptrdiff_t a, std::ptrdiff_t b, const Term& term) {
+  constexpr std::ptrdiff_t lanes = Simd<double>::lanes;
+  VD part[sums / lanes] = {};
+  for (; a + sums <= b; a += sums) {
+    for (std::ptrdiff_t i = 0; i < sums / lanes; ++i) part[i] += term(a + i * lanes);
+  }
+  for (std::ptrdiff_t i = 0; a < b; ++i, a += lanes) {
+    const VD t = term(a);
+    for (std::ptrdiff_t l = 0; l < lanes && l < b - a; ++l) part[i][l] += t[l];
+  }
+  double sum = 0;
+  for (const VD& p : part) sum += PTQ_SET::sum<double>(p);
+  return sum;
+}
+
 /// Mean of points a .. b - 1, a < b, not through the prefix sums: relative to one of them.
 PTQ_TARGET inline double mean(const Points& x, std::ptrdiff_t a, std::ptrdiff_t b) {
   const double base = x.z[(a + b) / 2];
-  double part[sums] = {};
-  std::ptrdiff_t j = a;
-  for (; j + sums <= b; j += sums) {
-    for (std::ptrdiff_t i = 0; i < sums; ++i) part[i] += x.weight(j + i) * (x.z[j + i] - base);
-  }
-  for (; j < b; ++j) part[0] += x.weight(j) * (x.z[j] - base);
-  double sum = 0;
-  for (const double t : part) sum += t;
+  const VD from = splat(base);
+  const double sum =
+      long_sum(a, b, [&](std::ptrdiff_t j) PTQ_TARGET { return (load(x.p + j + 1) - load(x.p + j)) * (load(x.z + j) - from); });
   const double c = base + sum / (x.p[b] - x.p[a]);
   return c < x.z[a] ? x.z[a] : c > x.z[b - 1] ? x.z[b - 1] : c;
 }
 
 /// sum of w (z - c)^2 over points a .. b - 1.
 PTQ_TARGET inline double distance(const Points& x, double c, std::ptrdiff_t a, std::ptrdiff_t b) {
-  double part[sums] = {};
-  std::ptrdiff_t j = a;
-  for (; j + sums <= b; j += sums) {
-    for (std::ptrdiff_t i = 0; i < sums; ++i) part[i] += x.weight(j + i) * ((x.z[j + i] - c) * (x.z[j + i] - c));
-  }
-  for (; j < b; ++j) part[0] += x.weight(j) * ((x.z[j] - c) * (x.z[j] - c));
-  double sum = 0;
-  for (const double t : part) sum += t;
-  return sum;
+  const VD from = splat(c);
+  return long_sum(a, b, [&](std::ptrdiff_t j) PTQ_TARGET {
+    const VD y = load(x.z + j) - from;
+    return (load(x.p + j + 1) - load(x.p + j)) * (y * y);
+  });
 }
 
+/// Both directions in one loop: two chains of sums hide each other's latency.
 PTQ_TARGET inline void prefix_sums(Points& x) {
   const std::ptrdiff_t half = x.m / 2;
-  x.middle = x.z[half];
+  const double middle = x.middle = x.z[half];
   x.s[half] = x.q[half] = 0;
-  double s = 0, q = 0;
-  for (std::ptrdiff_t j = half; j < x.m; ++j) {
-    const double y = x.z[j] - x.middle, w = x.weight(j);
-    s += w * y, q += w * (y * y);
+  double s = 0, q = 0, left_s = 0, left_q = 0;
+  for (std::ptrdiff_t j = half, i = half - 1; j < x.m; ++j, --i) {
+    const double y = x.z[j] - middle, wy = x.weight(j) * y;
+    s += wy, q += wy * y;
     x.s[j + 1] = s, x.q[j + 1] = q;
-  }
-  s = q = 0;
-  for (std::ptrdiff_t j = half; j-- > 0;) {
-    const double y = x.z[j] - x.middle, w = x.weight(j);
-    s -= w * y, q -= w * (y * y);
-    x.s[j] = s, x.q[j] = q;
+    if (i < 0) continue;
+    const double left_y = x.z[i] - middle, left_wy = x.weight(i) * left_y;
+    left_s -= left_wy, left_q -= left_wy * left_y;
+    x.s[i] = left_s, x.q[i] = left_q;
   }
 }
 
@@ -88,12 +107,29 @@ inline int exponent_of(double largest) {
   return e < -1000 ? -1000 : e;
 }
 
+/// How n values follow each other: `ascending` without NaN among them, `distinct` if no two neighbours are equal.
+template <class T>
+PTQ_TARGET void inspect(const T* sorted, std::ptrdiff_t n, bool& ascending, bool& distinct) {
+  constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
+  typename Simd<T>::Bits rises{}, differs{};
+  rises = differs = ~rises;
+  std::ptrdiff_t i = 1;
+  for (; i + lanes <= n; i += lanes) {
+    const auto a = load(sorted + i - 1), b = load(sorted + i);
+    rises &= a <= b, differs &= a < b;
+  }
+  ascending = true_lanes<T>(rises) == lanes, distinct = true_lanes<T>(differs) == lanes;
+  for (; i < n; ++i) ascending &= sorted[i - 1] <= sorted[i], distinct &= sorted[i - 1] < sorted[i];
+}
+
 /// Points of n ascending values. bad_argument: not ascending, a negative weight, or no positive one.
 template <class T>
 PTQ_TARGET Status gather(Points& x, const T* sorted, std::ptrdiff_t n, const T* weights) {
-  bool ascending = true, finite = true, positive = true;
-  for (std::ptrdiff_t i = 0; i < n; ++i) finite &= sorted[i] - sorted[i] == T(0);
-  for (std::ptrdiff_t i = 1; i < n; ++i) ascending &= sorted[i - 1] <= sorted[i];
+  bool ascending, distinct, finite = sorted[0] - sorted[0] == T(0) && sorted[n - 1] - sorted[n - 1] == T(0), positive = true;
+  inspect(sorted, n, ascending, distinct);
+  if (!ascending) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) finite &= sorted[i] - sorted[i] == T(0);
+  }
   double heaviest = 0;
   for (std::ptrdiff_t i = 0; weights != nullptr && i < n; ++i) {
     const double w = static_cast<double>(weights[i]);
@@ -107,7 +143,10 @@ PTQ_TARGET Status gather(Points& x, const T* sorted, std::ptrdiff_t n, const T* 
   const double scale = std::ldexp(1.0, -x.exponent);
   std::ptrdiff_t m = 0;
   x.p[0] = 0;
-  if (weights == nullptr) {
+  if (weights == nullptr && distinct) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) x.z[i] = static_cast<double>(sorted[i]) * scale, x.p[i + 1] = static_cast<double>(i + 1);
+    m = n;
+  } else if (weights == nullptr) {
     for (std::ptrdiff_t i = 0; i < n; ++i) {
       x.z[m] = static_cast<double>(sorted[i]) * scale;
       x.p[m + 1] = static_cast<double>(i + 1);

@@ -220,6 +220,28 @@ PTQ_INLINE bool finite(typename Simd<T>::V probed) {
   return good;
 }
 
+/// Number of lanes for which a comparison holds.
+template <class T>
+PTQ_INLINE int true_lanes(typename Simd<T>::Bits comparison) {
+#if PTQ_LEVEL == 2
+  if constexpr (sizeof(T) == 4) {
+    return __builtin_popcount(_mm512_movepi32_mask((__m512i)comparison));
+  } else {
+    return __builtin_popcount(_mm512_movepi64_mask((__m512i)comparison));
+  }
+#elif PTQ_LEVEL == 1
+  if constexpr (sizeof(T) == 4) {
+    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps((__m256)comparison)));
+  } else {
+    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_pd((__m256d)comparison)));
+  }
+#else
+  int count = 0;
+  for (int i = 0; i < Simd<T>::lanes; ++i) count -= static_cast<int>(comparison[i]);
+  return count;
+#endif
+}
+
 /// Integer-valued lanes to codes of 1 or 4 bytes; n < lanes writes the first n.
 template <class T>
 PTQ_INLINE void store_codes(void* p, int bytes, typename Simd<T>::V integral, std::ptrdiff_t n) {
