@@ -1,5 +1,7 @@
 // The levels of a codebook by one-dimensional k-means, one column at a time on one thread. scikit-learn is the peer of kmeans_peer.py.
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 
@@ -62,7 +64,20 @@ double error_of(const Tensor& column, const Tensor& levels) {
   return (column.to(at::kDouble).unsqueeze(1) - levels.to(at::kDouble)).square().amin(1).sum().item<double>();
 }
 
-/// `err`: squared error over the least one - 1 in the first column, by the recursion. `sse`: the sum over all columns.
+/// Median seconds of single calls: a call is shorter than a time slice, so other work on the machine does not enter, as it does in a mean.
+double median_seconds(const std::function<void()>& call, int64_t count) {
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + count / 2, seconds.end());
+  return seconds[static_cast<size_t>(count / 2)];
+}
+
+/// `err`: squared error over the least one - 1 in the first column, by the recursion. `sse`: the sum over all columns. `median_us`: of
+/// calls.
 void cluster(benchmark::State& state, KMeans method, int64_t k, double tolerance) {
   const Tensor all = columns().contiguous();
   const int64_t n = all.size(1);
@@ -92,6 +107,7 @@ void cluster(benchmark::State& state, KMeans method, int64_t k, double tolerance
   c.tolerance = tolerance, c.items = 1;
   measure(state, c);
   state.counters["sse"] = total;
+  state.counters["median_us"] = 1e6 * median_seconds(c.ours, 10 * all.size(0));
 }
 
 /// The sort alone, with or without the order.

@@ -5,7 +5,8 @@ usage: kmeans_peer.py PTQ_BENCHMARKS [MODEL.gguf [ROUNDS]]
 
 Columns: 64 each of 4096 normal, Laplacian and Student-t (3 degrees of freedom) values, and with a model columns of its linears. scikit-learn runs as
 CLAQ calls it, KMeans(k, random_state=10) with one run of k-means++ on float64, on one thread; ours are the cases codebooks of PTQ_BENCHMARKS.
-It needs numpy and scikit-learn, and gguf for a model. Prints medians over columns and rounds, and ratios of the sums of squared errors.
+It needs numpy and scikit-learn, and gguf for a model. Prints medians over single
+calls and rounds, the median ratio of the rounds with its extremes, and the ratio of the sums of squared errors.
 """
 
 import json
@@ -61,7 +62,7 @@ def main(program, model=None, rounds=3):
         for case in cases:
             if case.get("error_occurred"):
                 sys.exit(f"{case['name']}: {case['error_message']}")
-        return {tuple(case["name"].split("/")[1:3]): (1 / case["items_per_second"], case["sse"]) for case in cases}
+        return {tuple(case["name"].split("/")[1:3]): (1e-6 * case["median_us"], case["sse"]) for case in cases}
 
     kinds = synthetic(numpy)
     if model:

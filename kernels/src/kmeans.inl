@@ -182,7 +182,7 @@ PTQ_TARGET double error_of(const Points& x, const T* levels, std::ptrdiff_t k) {
     const double c = static_cast<double>(levels[j]) * scale;
     const double next = j + 1 < k ? static_cast<double>(levels[j + 1]) * scale : c;
     const std::ptrdiff_t b = j + 1 < k ? x.border((c + next) / 2 - x.middle, a, x.m) : x.m;
-    sum += distance(x, c, a, b), a = b;
+    sum += moment<2>(x, c, a, b), a = b;
   }
   return std::ldexp(sum, 2 * x.exponent + x.weight_exponent);
 }
@@ -217,7 +217,7 @@ PTQ_TARGET Status kmeans_sorted(const T* sorted, std::ptrdiff_t n, const Cluster
     const double scale = std::ldexp(1.0, x.exponent);
     for (std::ptrdiff_t j = 0; j < k; ++j) how.levels[j] = static_cast<T>(x.z[j < x.m ? j : x.m - 1] * scale);
   } else {
-    prefix_sums(x);
+    x.unit ? prefix_sums<true>(x) : prefix_sums<false>(x);
     Clusters y;
     y.k = k;
     const std::int32_t longest = how.max_steps >= 0 ? how.max_steps : how.method == KMeans::coarse && how.start == nullptr ? 100 : 300;

@@ -8,6 +8,7 @@ struct Points {
   std::ptrdiff_t m = 0;
   double *z, *p, *s, *q;
   double middle = 0;
+  bool unit = false;                      // every weight is 1
   int exponent = 0, weight_exponent = 0;  // z = value 2^-exponent, w = weight 2^-weight_exponent
 
   Points(Scratch& from, std::ptrdiff_t n)
@@ -39,66 +40,63 @@ struct Points {
     const std::ptrdiff_t first = guess < window / 2 ? 0 : guess > m - window / 2 ? m - window : guess - window / 2;
     const VD v = splat(c + middle);
     std::ptrdiff_t count = 0;
-    for (std::ptrdiff_t i = 0; i < window; i += lanes) count += true_lanes<double>(load(z + first + i) <= v);
+    for (std::ptrdiff_t i = 0; i < window; i += lanes) count += __builtin_popcount(lane_bits<double>(load(z + first + i) <= v));
     if (count == 0 && first > 0) return border(c, 0, first);
     if (count == window && first + window < m) return border(c, first + window, m);
     return first + count;
   }
 };
 
-inline constexpr std::ptrdiff_t sums = 8;  // partial sums of a long one, in every instruction set: the same bits
+PTQ_INLINE VD weights_at(const Points& x, std::ptrdiff_t j) { return load(x.p + j + 1) - load(x.p + j); }
 
-/// The sum of term(j) for a <= j < b; it gives lanes of a vector.
-template <class Term>
-PTQ_INLINE double long_sum(std::ptrdiff_t a, std::ptrdiff_t b, const Term& term) {
+/// sum of w (z - c)^power over points a .. b - 1, not through the prefix sums; power is 1 or 2. Eight partial sums in every instruction
+/// set: the same bits.
+template <int power>
+PTQ_TARGET double moment(const Points& x, double c, std::ptrdiff_t a, std::ptrdiff_t b) {
   constexpr std::ptrdiff_t lanes = Simd<double>::lanes;
-  VD part[sums / lanes] = {};
-  for (; a + sums <= b; a += sums) {
-    for (std::ptrdiff_t i = 0; i < sums / lanes; ++i) part[i] += term(a + i * lanes);
+  VD parts[8 / lanes] = {};
+  for (; a + 8 <= b; a += 8) {
+    for (std::ptrdiff_t i = 0; i < 8 / lanes; ++i) {
+      const VD y = load(x.z + a + i * lanes) - splat(c), wy = weights_at(x, a + i * lanes) * y;
+      parts[i] += power == 1 ? wy : wy * y;
+    }
   }
-  for (std::ptrdiff_t i = 0; a < b; ++i, a += lanes) {
-    const VD t = term(a);
-    for (std::ptrdiff_t l = 0; l < lanes && l < b - a; ++l) part[i][l] += t[l];
+  double part[8], sum = 0;
+  for (std::ptrdiff_t i = 0; i < 8 / lanes; ++i) store(part + i * lanes, parts[i]);
+  for (std::ptrdiff_t l = 0; a < b; ++a, ++l) {
+    const double y = x.z[a] - c, wy = x.weight(a) * y;
+    part[l] += power == 1 ? wy : wy * y;
   }
-  double sum = 0;
-  for (const VD& p : part) sum += PTQ_SET::sum<double>(p);
+  for (const double t : part) sum += t;
   return sum;
 }
 
-/// Mean of points a .. b - 1, a < b, not through the prefix sums: relative to one of them.
+/// Mean of points a .. b - 1, a < b, relative to one of them.
 PTQ_TARGET inline double mean(const Points& x, std::ptrdiff_t a, std::ptrdiff_t b) {
-  const double base = x.z[(a + b) / 2];
-  const VD from = splat(base);
-  const double sum =
-      long_sum(a, b, [&](std::ptrdiff_t j) PTQ_TARGET { return (load(x.p + j + 1) - load(x.p + j)) * (load(x.z + j) - from); });
-  const double c = base + sum / (x.p[b] - x.p[a]);
+  const double base = x.z[(a + b) / 2], c = base + moment<1>(x, base, a, b) / (x.p[b] - x.p[a]);
   return c < x.z[a] ? x.z[a] : c > x.z[b - 1] ? x.z[b - 1] : c;
 }
 
-/// sum of w (z - c)^2 over points a .. b - 1.
-PTQ_TARGET inline double distance(const Points& x, double c, std::ptrdiff_t a, std::ptrdiff_t b) {
-  const VD from = splat(c);
-  return long_sum(a, b, [&](std::ptrdiff_t j) PTQ_TARGET {
-    const VD y = load(x.z + j) - from;
-    return (load(x.p + j + 1) - load(x.p + j)) * (y * y);
-  });
-}
-
-/// Both directions in one loop: two chains of sums hide each other's latency.
-PTQ_TARGET inline void prefix_sums(Points& x) {
-  const std::ptrdiff_t half = x.m / 2;
-  const double middle = x.middle = x.z[half];
-  x.s[half] = x.q[half] = 0;
-  double s = 0, q = 0, left_s = 0, left_q = 0;
-  for (std::ptrdiff_t j = half, i = half - 1; j < x.m; ++j, --i) {
-    const double y = x.z[j] - middle, wy = x.weight(j) * y;
-    s += wy, q += wy * y;
-    x.s[j + 1] = s, x.q[j + 1] = q;
-    if (i < 0) continue;
-    const double left_y = x.z[i] - middle, left_wy = x.weight(i) * left_y;
-    left_s -= left_wy, left_q -= left_wy * left_y;
-    x.s[i] = left_s, x.q[i] = left_q;
-  }
+/// Both directions in one loop: two chains of sums hide each other's latency. unit: all weights are 1.
+template <bool unit>
+PTQ_TARGET void prefix_sums(Points& x) {
+  const std::ptrdiff_t m = x.m, half = m / 2;
+  const double* const z = x.z;
+  const double* const p = x.p;
+  double* const __restrict sums = x.s;
+  double* const __restrict squares = x.q;
+  const double middle = x.middle = z[half];
+  double s = sums[half] = 0, q = squares[half] = 0, left_s = 0, left_q = 0;
+  const auto right = [&](std::ptrdiff_t j) PTQ_TARGET {
+    const double y = z[j] - middle, t = unit ? y : (p[j + 1] - p[j]) * y;
+    sums[j + 1] = s += t, squares[j + 1] = q += t * y;
+  };
+  const auto left = [&](std::ptrdiff_t j) PTQ_TARGET {
+    const double y = z[j] - middle, t = unit ? y : (p[j + 1] - p[j]) * y;
+    sums[j] = left_s -= t, squares[j] = left_q -= t * y;
+  };
+  for (std::ptrdiff_t i = 0; i < half; ++i) right(half + i), left(half - 1 - i);
+  if (2 * half < m) right(m - 1);
 }
 
 inline int exponent_of(double largest) {
@@ -118,7 +116,8 @@ PTQ_TARGET void inspect(const T* sorted, std::ptrdiff_t n, bool& ascending, bool
     const auto a = load(sorted + i - 1), b = load(sorted + i);
     rises &= a <= b, differs &= a < b;
   }
-  ascending = true_lanes<T>(rises) == lanes, distinct = true_lanes<T>(differs) == lanes;
+  constexpr unsigned all_lanes = (1u << lanes) - 1;
+  ascending = lane_bits<T>(rises) == all_lanes, distinct = lane_bits<T>(differs) == all_lanes;
   for (; i < n; ++i) ascending &= sorted[i - 1] <= sorted[i], distinct &= sorted[i - 1] < sorted[i];
 }
 
@@ -145,7 +144,7 @@ PTQ_TARGET Status gather(Points& x, const T* sorted, std::ptrdiff_t n, const T* 
   x.p[0] = 0;
   if (weights == nullptr && distinct) {
     for (std::ptrdiff_t i = 0; i < n; ++i) x.z[i] = static_cast<double>(sorted[i]) * scale, x.p[i + 1] = static_cast<double>(i + 1);
-    m = n;
+    m = n, x.unit = true;
   } else if (weights == nullptr) {
     for (std::ptrdiff_t i = 0; i < n; ++i) {
       x.z[m] = static_cast<double>(sorted[i]) * scale;

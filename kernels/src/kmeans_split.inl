@@ -12,22 +12,34 @@ struct Split {
   std::int32_t* best;       // [k x (m + 1)]
 };
 
+/// before[j] + cost(j, i) for the j of as many lanes from b on, infinite for those after hi.
+PTQ_INLINE VD split_values(const Split& x, VD p, VD s, VD q, std::ptrdiff_t b, std::ptrdiff_t hi) {
+  VD lane;
+  for (int l = 0; l < Simd<double>::lanes; ++l) lane[l] = static_cast<double>(l);
+  const VD sum = s - load(x.s + b), rest = (q - load(x.q + b)) - sum * sum / (p - load(x.p + b));
+  return lane <= splat(static_cast<double>(hi - b)) ? load(x.before + b) + max(rest, VD{}) : splat(std::numeric_limits<double>::infinity());
+}
+
 /// Least before[j] + cost(j, i) for lo <= j <= hi < i, the first j of equal ones.
 PTQ_INLINE double best_split(const Split& x, std::ptrdiff_t i, std::ptrdiff_t lo, std::ptrdiff_t hi, std::int32_t& split) {
   constexpr std::ptrdiff_t lanes = Simd<double>::lanes;
-  const VD p = splat(x.p[i]), s = splat(x.s[i]), q = splat(x.q[i]), none = splat(std::numeric_limits<double>::infinity());
-  VD least = none, at = none, j;
-  for (int l = 0; l < lanes; ++l) j[l] = static_cast<double>(lo + l);
-  const VD end = splat(static_cast<double>(hi));
-  for (std::ptrdiff_t b = lo; b <= hi; b += lanes) {
-    const VD sum = s - load(x.s + b), rest = (q - load(x.q + b)) - sum * sum / (p - load(x.p + b));
-    const VD value = j <= end ? load(x.before + b) + max(rest, VD{}) : none;
+  const VD p = splat(x.p[i]), s = splat(x.s[i]), q = splat(x.q[i]);
+  VD least = split_values(x, p, s, q, lo, hi);
+  if (hi - lo < lanes) {
+    const double value = smallest<double>(least);
+    split = static_cast<std::int32_t>(lo + __builtin_ctz(lane_bits<double>(least == splat(value))));
+    return value;
+  }
+  VD at = splat(static_cast<double>(lo));  // where each lane's least value was found
+  for (std::ptrdiff_t b = lo + lanes; b <= hi; b += lanes) {
+    const VD value = split_values(x, p, s, q, b, hi);
     const auto better = value < least;
-    least = better ? value : least, at = better ? j : at;
-    j += splat(static_cast<double>(lanes));
+    least = better ? value : least, at = better ? splat(static_cast<double>(b)) : at;
   }
   const double value = smallest<double>(least);
-  split = static_cast<std::int32_t>(smallest<double>(least == splat(value) ? at : none));
+  VD lane;
+  for (int l = 0; l < lanes; ++l) lane[l] = static_cast<double>(l);
+  split = static_cast<std::int32_t>(smallest<double>(least == splat(value) ? at + lane : splat(std::numeric_limits<double>::infinity())));
   return value;
 }
 

@@ -220,25 +220,25 @@ PTQ_INLINE bool finite(typename Simd<T>::V probed) {
   return good;
 }
 
-/// Number of lanes for which a comparison holds.
+/// One bit a lane of a comparison.
 template <class T>
-PTQ_INLINE int true_lanes(typename Simd<T>::Bits comparison) {
+PTQ_INLINE unsigned lane_bits(typename Simd<T>::Bits comparison) {
 #if PTQ_LEVEL == 2
   if constexpr (sizeof(T) == 4) {
-    return __builtin_popcount(_mm512_movepi32_mask((__m512i)comparison));
+    return _mm512_movepi32_mask((__m512i)comparison);
   } else {
-    return __builtin_popcount(_mm512_movepi64_mask((__m512i)comparison));
+    return _mm512_movepi64_mask((__m512i)comparison);
   }
 #elif PTQ_LEVEL == 1
   if constexpr (sizeof(T) == 4) {
-    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps((__m256)comparison)));
+    return static_cast<unsigned>(_mm256_movemask_ps((__m256)comparison));
   } else {
-    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_pd((__m256d)comparison)));
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)comparison));
   }
 #else
-  int count = 0;
-  for (int i = 0; i < Simd<T>::lanes; ++i) count -= static_cast<int>(comparison[i]);
-  return count;
+  unsigned bits = 0;
+  for (int i = 0; i < Simd<T>::lanes; ++i) bits |= comparison[i] != 0 ? 1u << i : 0u;
+  return bits;
 #endif
 }
 

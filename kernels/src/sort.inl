@@ -50,10 +50,10 @@ struct SortScratch {
 
 /// Counts become the places where each digit begins.
 PTQ_TARGET inline void begins(std::uint32_t* count, std::ptrdiff_t values) {
-  std::uint32_t sum = 0;
+  std::uint32_t before = 0;
   for (std::ptrdiff_t v = 0; v < values; ++v) {
     const std::uint32_t c = count[v];
-    count[v] = sum, sum += c;
+    count[v] = before, before += c;
   }
 }
 
@@ -91,7 +91,7 @@ PTQ_TARGET bool insertion_sort(std::ptrdiff_t n, T* sorted, std::int32_t* order)
   constexpr std::ptrdiff_t lanes = Simd<T>::lanes;
   std::ptrdiff_t moves = 4 * n;
   for (std::ptrdiff_t b = 1; b < n; b += lanes) {
-    if (b + lanes <= n && true_lanes<T>(load(sorted + b) < load(sorted + b - 1)) == 0) continue;
+    if (b + lanes <= n && lane_bits<T>(load(sorted + b) < load(sorted + b - 1)) == 0) continue;
     for (std::ptrdiff_t i = b; i < n && i < b + lanes; ++i) {
       const T x = sorted[i];
       const std::int32_t at = indexed ? order[i] : 0;
