@@ -35,7 +35,7 @@ struct Points {
 
   /// The same where it is likely to lie near `guess`.
   PTQ_INLINE std::ptrdiff_t border_near(double c, std::ptrdiff_t guess) const {
-    constexpr std::ptrdiff_t lanes = Simd<double>::lanes, window = 16;
+    constexpr std::ptrdiff_t lanes = Simd<double>::lanes, window = 32;
     if (m < window) return border(c, 0, m);
     const std::ptrdiff_t first = guess < window / 2 ? 0 : guess > m - window / 2 ? m - window : guess - window / 2;
     const VD v = splat(c + middle);
@@ -57,7 +57,7 @@ PTQ_TARGET double moment(const Points& x, double c, std::ptrdiff_t a, std::ptrdi
   VD parts[8 / lanes] = {};
   for (; a + 8 <= b; a += 8) {
     for (std::ptrdiff_t i = 0; i < 8 / lanes; ++i) {
-      const VD y = load(x.z + a + i * lanes) - splat(c), wy = weights_at(x, a + i * lanes) * y;
+      const VD y = load(x.z + a + i * lanes) - splat(c), wy = x.unit ? y : weights_at(x, a + i * lanes) * y;
       parts[i] += power == 1 ? wy : wy * y;
     }
   }
@@ -95,6 +95,7 @@ PTQ_TARGET void prefix_sums(Points& x) {
     const double y = z[j] - middle, t = unit ? y : (p[j + 1] - p[j]) * y;
     sums[j] = left_s -= t, squares[j] = left_q -= t * y;
   };
+#pragma GCC unroll 4
   for (std::ptrdiff_t i = 0; i < half; ++i) right(half + i), left(half - 1 - i);
   if (2 * half < m) right(m - 1);
 }

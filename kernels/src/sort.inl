@@ -122,13 +122,16 @@ PTQ_TARGET bool proportional_sort(const SortScratch<T>& s, std::ptrdiff_t n, T l
   std::uint32_t* const __restrict high = s.count + values;
   for (std::uint32_t v = 0; v < values; ++v) low[v] = high[v] = 0;
   for (std::ptrdiff_t i = 0; i < n; ++i) code[i] = static_cast<std::uint32_t>(static_cast<std::int32_t>((value[i] - lowest) * scale));
+#pragma GCC unroll 4
   for (std::ptrdiff_t i = 0; i < n; ++i) ++low[code[i] % values], ++high[code[i] / values];
   begins(low, values), begins(high, values);
+#pragma GCC unroll 4
   for (std::ptrdiff_t i = 0; i < n; ++i) {  // a pair holds the high digit and what is sorted: the number if it is short, else its index
     std::uint32_t payload = static_cast<std::uint32_t>(i);
     if constexpr (!indexed && sizeof(T) == 4) __builtin_memcpy(&payload, value + i, 4);
     pair[low[code[i] % values]++] = std::uint64_t(code[i] / values) << 32 | payload;
   }
+#pragma GCC unroll 4
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const std::uint32_t to = high[pair[i] >> 32]++, payload = static_cast<std::uint32_t>(pair[i]);
     if constexpr (!indexed && sizeof(T) == 4) {
