@@ -535,6 +535,23 @@ TEST("a part of the sorted column clusters as if the rest were not there, rows m
   }
 }
 
+TEST("every instruction set gives the same bits") {
+  const Isa mine = isa();
+  for (const Shape shape : shapes) {
+    const std::vector<float> x = column<float>(shape, 3001, 99);
+    for (const KMeans method : methods) {
+      for (const std::int32_t k : {4, 16}) {
+        use_isa(Isa::portable);
+        const Found<float> plain = cluster(x, k, method);
+        use_isa(mine);
+        const Found<float> f = cluster(x, k, method);
+        CHECK(f.levels == plain.levels && f.steps == plain.steps);
+        CHECK(check::same_bits(f.sse, plain.sse));
+      }
+    }
+  }
+}
+
 TEST("arguments that make no sense are refused and write nothing") {
   std::vector<float> x = {1, 2, 3, 2, 5, 6}, levels(300, -777.0f), unsorted_start = {1, 3, 2, 4};
   Workspace w(1 << 20);
