@@ -149,6 +149,19 @@ TEST_CASE("act-order is a run on columns permuted by hand") {
   CHECK(at::equal(fixed.linear.grid.scale, fit_grid(l.w, scheme(3, 4)).scale));
 }
 
+TEST_CASE("a group-aware order sorts inside groups and groups by their largest, and stores no permutation") {
+  const Tensor diagonal = at::tensor({1.0, 5.0, 2.0, 9.0, 3.0, 4.0, 7.0, 7.0});
+  CHECK(at::equal(column_order(ColumnOrder::group_aware, diagonal, 2), at::tensor({3, 2, 6, 7, 1, 0, 5, 4}, at::kLong)));
+  CHECK(at::equal(column_order(ColumnOrder::group_aware, diagonal), at::argsort(diagonal, true, 0, true)));
+  const Layer l = random_layer(7, 16, 5);
+  const Tensor perm = column_order(ColumnOrder::group_aware, l.hessian().diagonal(), 4), back = at::argsort(perm);
+  const Layer by_hand(l.w.index_select(1, perm).contiguous(), l.x.index_select(2, perm).contiguous());
+  const Solution s = l.solve({.order = ColumnOrder::group_aware}, scheme(3, 4)), permuted = by_hand.solve({}, scheme(3, 4));
+  CHECK(at::allclose(s.linear.weight(), permuted.linear.weight().index_select(1, back)));
+  CHECK(!s.linear.permuted);
+  CHECK(at::equal(s.linear.codes, permuted.linear.codes.index_select(1, back)));
+}
+
 TEST_CASE("the reported loss is the output error and the damping's share, exactly") {
   for (const auto dtype : {at::kDouble, at::kFloat})
     for (const auto order : {ColumnOrder::natural, ColumnOrder::descending}) {

@@ -90,6 +90,7 @@ struct Variants<Gptq> {
     return {{},
             {.order = ColumnOrder::descending},
             {.order = ColumnOrder::descending, .static_groups = true},
+            {.order = ColumnOrder::group_aware},
             {.block = 3},
             {.static_groups = true},
             {.true_sequential = true},
@@ -102,6 +103,7 @@ struct Variants<Gptaq> {
   static std::vector<Gptaq> all() {
     return {{},
             {.alpha = 1, .order = ColumnOrder::descending},
+            {.order = ColumnOrder::group_aware},
             {.order = ColumnOrder::descending, .static_groups = true},
             {.block = 5, .as_published = true},
             {.block = 5, .order = ColumnOrder::descending, .static_groups = true, .as_published = true}};
@@ -114,6 +116,7 @@ struct Variants<Awrq> {
     return {{},
             {.order = ColumnOrder::descending},
             {.grid = AwrqGrid::shifted},
+            {.order = ColumnOrder::group_aware},
             {.order = ColumnOrder::descending, .static_groups = true},
             {.block = 4},
             {.order = ColumnOrder::descending, .as_published = true}};

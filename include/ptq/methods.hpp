@@ -4,6 +4,7 @@
 #include <ptq/recipe.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/solver/awrq.hpp>
+#include <ptq/solver/claq.hpp>
 #include <ptq/solver/gptaq.hpp>
 #include <ptq/solver/gptq.hpp>
 
@@ -27,6 +28,19 @@ inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptaq> gptaq{};
 
 /// GPTAQ as released: later blocks are corrected with rounded columns, so codes depend on the block.
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Gptaq> gptaq_as_published{.solver = {.damp_increase = 0, .as_published = true}};
+
+/// Wang et al.: CLAQ, arXiv 2405.17233: a codebook a column, act-order, true-sequential. At 4, 3 and 2 bits: int4, int3, int2.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq{};
+
+/// CLAQ's fusion of adaptive precision and outlier reservation: 2.05 bits and 0.07 for what is kept, nominally 2.12.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq_fused{.solver = {.average_bits = 2.05, .reserve = Reserve::ranked}};
+
+/// CLAQ as released: reservation on either side and by place in a block, kept entries clustered, k-means from its start.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq_as_published{.solver = {.damp_increase = 0,
+                                                                                      .kmeans = KMeans::lloyd,
+                                                                                      .side = KeepSide::each,
+                                                                                      .cluster_kept = true,
+                                                                                      .as_published = true}};
 
 /// Xiao et al.: SmoothQuant, arXiv 2211.10438; α = 0.5, factors behind norms only, plain rounding.
 inline constexpr Recipe<Nearest, SmoothQuant> smoothquant{};

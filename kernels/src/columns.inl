@@ -98,7 +98,7 @@ PTQ_INLINE Rounded<T> nearest_general(const ColumnBlock<T>& b, std::ptrdiff_t r,
     y.q = y.q * s;
   }
   for (std::ptrdiff_t i = 0; i < live && b.keep.data != nullptr; ++i) {
-    if (b.keep.row(first + i)[j] != 0) y.q[i] = x[i], y.code[i] = T(0);
+    if (b.keep.row(first + i)[j] != 0) y.q[i] = x[i];
   }
   return y;
 }

@@ -11,16 +11,29 @@
 
 namespace ptq {
 
-/// Order of columns: as they are; by descending diagonal of H ("act-order").
-enum class ColumnOrder { natural, descending };
+/// Order of columns: as they are; by descending diagonal of H ("act-order"); by descending diagonal within each group, the groups by their
+/// largest (Gafni et al., arXiv 2505.14638), so that groups stay together and no permutation is stored.
+enum class ColumnOrder { natural, descending, group_aware };
 template <>
 struct EnumNames<ColumnOrder> {
-  static constexpr std::array<std::string_view, 2> names{"natural", "descending"};
+  static constexpr std::array<std::string_view, 3> names{"natural", "descending", "group_aware"};
 };
 
-/// The order as indices of original columns; undefined: natural. diagonal (n).
-[[nodiscard]] inline Tensor column_order(ColumnOrder order, const Tensor& diagonal) {
-  return order == ColumnOrder::descending ? at::argsort(diagonal, /*stable=*/true, 0, /*descending=*/true) : Tensor();
+/// The order as indices of original columns; undefined: natural. diagonal (n); group: columns of a group that divides n, 0: all.
+[[nodiscard]] inline Tensor column_order(ColumnOrder order, const Tensor& diagonal, int64_t group = 0) {
+  const int64_t n = diagonal.size(0);
+  const auto descending = [](const Tensor& t) { return at::argsort(t, /*stable=*/true, -1, /*descending=*/true); };
+  if (order == ColumnOrder::natural) return {};
+  if (order == ColumnOrder::descending || group <= 0 || group >= n) return descending(diagonal);
+  const Tensor by_group = diagonal.reshape({n / group, group});                       // (groups, group)
+  const Tensor inside = descending(by_group) + at::arange(0, n, group).unsqueeze(1);  // (groups, group) original columns
+  return inside.index_select(0, descending(by_group.amax(1))).reshape({n});
+}
+
+/// The group size that an order of `columns` heeds; throws when it does not divide. 0: none.
+[[nodiscard]] inline int64_t order_group(ColumnOrder order, const Scheme& scheme, int64_t columns, const std::string& place) {
+  (void)group_count(scheme, columns, place);
+  return order == ColumnOrder::group_aware && scheme.granularity == Granularity::group ? scheme.group : 0;
 }
 
 /// Why damping or a block width make no sense; empty: they do.

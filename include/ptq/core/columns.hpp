@@ -9,64 +9,19 @@
 #include <cstddef>
 #include <functional>
 #include <mutex>
-#include <string>
 #include <vector>
 
+#include <ptq/core/column_factor.hpp>
 #include <ptq/core/grid.hpp>
-#include <ptq/core/linalg.hpp>
 #include <ptq/kernels/columns.hpp>
 
 namespace ptq {
 
-/// What a Hessian becomes before columns are rounded; shared by all linears that read the same input.
-struct ColumnFactor {
-  Tensor order;        // (n) int64: original column of each step; undefined: natural
-  Tensor unit;         // (n, n) M in solver order, unit upper triangular
-  Tensor loss_weight;  // (n) double R_jj², solver order
-  Tensor dead;         // (n) bool, original order: columns that never saw an input
-  double damp = 0;     ///< what was added to the diagonal, in units of the given Hessian
-  double percent = 0;  ///< the same relative to the mean diagonal
+/// Levels of one or more columns in place of a uniform grid, and the entries that are kept as they are.
+struct ColumnLevels {
+  Tensor levels;  // (columns, K) ascending
+  Tensor keep;    // (columns, rows) bool; undefined: none
 };
-
-struct Damping {
-  double percent = 0.01;        ///< of the mean diagonal
-  double increase = 0.01;       ///< added to `percent` after a failed factorisation, while it stays below 1
-  bool mean_over_dead = false;  ///< as published: dead columns, with diagonal 1, count in the mean
-};
-
-/// Dead columns get diagonal 1; the damped, ordered Hessian is factorised, with more damping as long as it is not positive definite.
-/// hessian (n, n) symmetric; `order_of` maps the diagonal (dead columns set to 1) to an order, or returns an undefined tensor.
-inline ColumnFactor factorise(const Tensor& hessian, const Damping& damping, const std::function<Tensor(const Tensor&)>& order_of,
-                              const std::string& place) {
-  ColumnFactor f;
-  Tensor h = hessian.clone();  // (n, n)
-  require_finite(h, place + ", Hessian");
-  Tensor diagonal = h.diagonal();
-  f.dead = diagonal.eq(0);
-  const int64_t live = f.dead.numel() - f.dead.sum().item<int64_t>();
-  const double total = diagonal.sum().item<double>();
-  diagonal.masked_fill_(f.dead, 1);
-  f.order = order_of(diagonal.clone());
-  if (f.order.defined()) h = h.index_select(0, f.order).index_select(1, f.order);
-  const double mean = damping.mean_over_dead ? (total + static_cast<double>(f.dead.numel() - live)) / static_cast<double>(f.dead.numel())
-                      : live > 0             ? total / static_cast<double>(live)
-                                             : 1.0;
-  for (f.percent = damping.percent;; f.percent += damping.increase) {
-    f.damp = f.percent * mean;
-    Tensor damped = h.clone();
-    damped.diagonal().add_(f.damp);
-    const UpperFactor factor = upper_factor(damped);
-    if (factor.positive) {
-      const Tensor r = factor.r.diagonal();  // (n)
-      f.unit = (factor.r / r).contiguous();
-      f.loss_weight = r.to(at::kDouble).square();
-      return f;
-    }
-    if (damping.increase <= 0 || f.percent + damping.increase >= 1)
-      fail(place, ": the Hessian is not positive definite with damping up to ", f.percent,
-           " of its mean diagonal; use more calibration tokens or a larger damp");
-  }
-}
 
 /// How grids come about while columns are rounded.
 struct ColumnGrid {
@@ -76,6 +31,11 @@ struct ColumnGrid {
   bool stale = false;    ///< as published: groups smaller than a block are all fitted at the block's start
   Tensor first_fit;      // (rows, k) what grids of the first block's groups are fitted to instead (AWRQ as released); usually undefined
   Grid fixed;            ///< otherwise: the grid over original columns
+
+  /// Instead of all that: levels of the columns from step `step` on, given the values they hold then, (columns, rows). One column at a
+  /// time on the values it is rounded from, or `levels_ahead`: all columns of a block at its start, on the weights current there.
+  std::function<ColumnLevels(int64_t step, const Tensor& values)> levels;
+  bool levels_ahead = false;
 };
 
 struct ColumnResult {
@@ -84,6 +44,8 @@ struct ColumnResult {
   Tensor error;        // (rows, n) target − Q, original order
   Tensor seen;         // (rows, n) the compensated values that were rounded, original order; when asked for
   Tensor column_loss;  // (n) double Σ_rows (x − q)² R_jj², solver order
+  Tensor levels;       // (n, K) ascending, original order, where levels took the place of a grid; shorter columns repeat their last
+  Tensor keep;         // (rows, n) bool, original order; undefined: no entry was kept
 };
 
 struct ColumnOptions {
@@ -112,7 +74,8 @@ struct ColumnRun {
   Tensor q, e, codes, seen;  // outputs; codes int32, seen may be undefined
   Tensor group_of;           // (n) int32: group of each column
   Grid grid;
-  Tensor loss;  // (n) double
+  Tensor loss;          // (n) double
+  Tensor levels, keep;  // (n, K), (rows, n) bool; where levels take the place of the grid
 };
 
 /// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
@@ -124,8 +87,14 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Te
     block.w = part(run.w);
     block.x = view<T>(x);
     block.m = {m.const_data_ptr<T>(), width, width, m.stride(0)};
-    block.grid = raw<T>(run.grid);
-    block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
+    if (run.levels.defined()) {
+      block.table = {run.levels.const_data_ptr<T>() + begin * run.levels.size(1), run.levels.size(1), nullptr,
+                     static_cast<int32_t>(run.levels.size(1))};
+    } else {
+      block.grid = raw<T>(run.grid);
+      block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
+    }
+    if (run.keep.defined()) block.keep = {reinterpret_cast<const uint8_t*>(run.keep.const_data_ptr<bool>()) + begin, rows, width, n};
     if (run.divisor.defined()) block.divisor = part(run.divisor);
     block.loss_weight = nullptr;
     block.q = part(run.q);
@@ -185,6 +154,41 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
   }
 }
 
+/// Takes what was chosen for columns begin …; all tables as wide as the widest, shorter ones repeat their last level.
+inline void put_levels(ColumnRun& run, int64_t begin, const ColumnLevels& chosen) {
+  const int64_t count = chosen.levels.size(0), n = run.w.size(1), k = chosen.levels.size(1);
+  if (!run.levels.defined()) run.levels = at::zeros({n, k}, run.w.options());
+  if (k > run.levels.size(1)) {
+    const Tensor last = run.levels.narrow(1, run.levels.size(1) - 1, 1);
+    run.levels = at::cat({run.levels, last.expand({n, k - run.levels.size(1)})}, 1).contiguous();
+  }
+  Tensor mine = run.levels.narrow(0, begin, count);  // (count, K)
+  mine.narrow(1, 0, k).copy_(chosen.levels);
+  if (k < mine.size(1)) mine.narrow(1, k, mine.size(1) - k).copy_(mine.narrow(1, k - 1, 1));
+  if (!chosen.keep.defined()) return;
+  if (!run.keep.defined()) run.keep = at::zeros(run.w.sizes(), at::kBool);
+  run.keep.narrow(1, begin, count).copy_(chosen.keep.t());
+}
+
+/// A block whose columns are rounded to levels of their own: fitted all at its start, or each when it is reached.
+inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const ColumnFactor& factor, int64_t begin, int64_t end) {
+  const Tensor x = block_start(run, factor, begin, end);                                     // (rows, width)
+  const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (width, width)
+  if (how.levels_ahead) {
+    put_levels(run, begin, how.levels(begin, current_weights(run, factor, begin, end).t().contiguous()));
+    round_block(run, x, begin, m);
+    return;
+  }
+  const Tensor one = at::ones({1, 1}, x.options());
+  for (int64_t j = 0; j < end - begin; ++j) {
+    Tensor value = x.select(1, j);  // (rows) at the block's start
+    if (j > 0) value = value + at::mv(run.e.narrow(1, begin, j), m.select(1, j).narrow(0, 0, j));
+    value = value.contiguous();
+    put_levels(run, begin + j, how.levels(begin + j, value.unsqueeze(0)));
+    round_block(run, value.unsqueeze(1), begin + j, one);
+  }
+}
+
 }  // namespace detail
 
 /// Rounds every column of `target` in the factor's order. target (rows, n), dead columns already zero.
@@ -215,6 +219,10 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
   const auto edges = detail::block_edges(n, options.block, how.dynamic && !how.stale ? group : 0);
   for (size_t b = 0; b + 1 < edges.size(); ++b) {
     const int64_t begin = edges[b], end = edges[b + 1];
+    if (how.levels) {
+      detail::round_block_to_levels(run, how, factor, begin, end);
+      continue;
+    }
     if (how.dynamic) detail::fit_groups(run, how, factor, begin, (begin + group - 1) / group, (end + group - 1) / group);
     Tensor x = options.joint ? detail::current_weights(run, factor, begin, end).contiguous()
                              : detail::block_start(run, factor, begin, end);  // (rows, end - begin)
@@ -234,7 +242,17 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
   out.seen = reorder(run.seen, back);
   out.column_loss = run.loss * factor.loss_weight;
   out.grid = run.grid;
-  if (how.dynamic && grouped && back.defined()) out.grid.group_of = reorder(run.group_of.unsqueeze(0), back).squeeze(0).contiguous();
+  out.levels = run.levels.defined() && back.defined() ? run.levels.index_select(0, back) : run.levels;
+  out.keep = reorder(run.keep, back);
+  if (how.dynamic && grouped && back.defined()) {
+    out.grid.group_of = reorder(run.group_of.unsqueeze(0), back).squeeze(0).contiguous();
+    const Tensor together = out.grid.group_of.reshape({n / group, group});  // (groups, group)
+    if (together.eq(together.narrow(1, 0, 1)).all().item<bool>()) {         // groups of neighbouring original columns after all
+      const Tensor of = together.select(1, 0).to(at::kLong);
+      out.grid.scale = out.grid.scale.index_select(1, of), out.grid.zero = out.grid.zero.index_select(1, of);
+      out.grid.group_of = Tensor();
+    }
+  }
   return out;
 }
 

@@ -44,14 +44,14 @@ struct Learning {
   static constexpr std::string_view tag = "learning";
 
   Optimizer optimizer = Optimizer::adam;
-  int64_t steps = 0;       ///< updates a block; 0: `epochs` times the number of batches
+  int64_t steps = 0;  ///< updates a block; 0: `epochs` times the number of batches
   int64_t epochs = 20;
-  int64_t batch = 1;       ///< sequences an update
+  int64_t batch = 1;  ///< sequences an update
   SampleOrder order = SampleOrder::sequential;
   Schedule schedule = Schedule::constant;
   double beta1 = 0.9, beta2 = 0.999;
-  double epsilon = 1e-8;   ///< meant for a loss summed over tokens; divided by the number of tokens when the loss averages
-  double decay = 0;        ///< AdamW's weight decay
+  double epsilon = 1e-8;  ///< meant for a loss summed over tokens; divided by the number of tokens when the loss averages
+  double decay = 0;       ///< AdamW's weight decay
   LearningInput input = LearningInput::quantized;
   Iterate keep = Iterate::last;
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include <ptq/core/codebook.hpp>
 #include <ptq/core/grid.hpp>
 
 namespace ptq {
@@ -30,19 +31,27 @@ struct BitCount {
   }
 };
 
-/// What is committed for one linear. Either `dense` holds float weights (format none), or `codes` and `grid` do.
+/// What is committed for one linear. Either `dense` holds float weights (format none), or `codes` and a grid or codebook do.
 struct QuantizedLinear {
   Tensor dense;  // (out, in) or undefined
   Tensor codes;  // (out, in) uint8: stored code, 0 … 2^bits − 1
-  Grid grid;
+  Grid grid;     ///< scale undefined where there is a codebook
+  Codebook codebook;
+  KeptEntries kept;              ///< beside a codebook
   bool permuted = false;  ///< group_of of the grid is not j / group: a permutation has to be stored
   LowRank correction;
   Tensor bias;  // (out) or undefined
 
   [[nodiscard]] bool quantized() const { return codes.defined(); }
 
-  /// The grid's own values, without the correction.
-  [[nodiscard]] Tensor weight() const { return quantized() ? dequantize(codes, grid) : dense; }  // (out, in)
+  /// The grid's own values and the kept entries, without the correction.
+  [[nodiscard]] Tensor weight() const {  // (out, in)
+    if (!quantized()) return dense;
+    if (!codebook.defined()) return dequantize(codes, grid);
+    Tensor w = codebook(codes);
+    kept.put_into(w);
+    return w;
+  }
 
   /// With the correction added: what a plain export writes.
   [[nodiscard]] Tensor effective_weight() const {
@@ -51,7 +60,8 @@ struct QuantizedLinear {
   }
 
   /// Scale 32 bits; zero point the weight's bits while all lie in the code range, else 32, none when symmetric; a permutation
-  /// ⌈log₂ in⌉ bits a column. Format none counts `dense_bits` a weight.
+  /// ⌈log₂ in⌉ bits a column. Levels of a codebook their stored width, kept entries value, row and one pointer a column beside the code
+  /// that stays in its place. Format none counts `dense_bits` a weight.
   [[nodiscard]] BitCount bits(double dense_bits = 16) const {
     BitCount count;
     if (!quantized()) {
@@ -60,6 +70,12 @@ struct QuantizedLinear {
       return count;
     }
     count.weights = codes.numel();
+    if (codebook.defined()) {
+      count.codes = codebook.bits.sum().item<double>() * static_cast<double>(codes.size(0));
+      count.grid = codebook.stored_bits();
+      count.extra = kept.stored_bits(codebook.type, codes.size(0)) + correction.bits;
+      return count;
+    }
     count.codes = grid.scheme.bits * static_cast<double>(codes.numel());
     count.grid = 32.0 * static_cast<double>(grid.scale.numel());
     if (!grid.scheme.symmetric) {

@@ -7,11 +7,25 @@
 #include <ptq/core/packing.hpp>
 #include <ptq/io/hdf5_tensor.hpp>
 #include <ptq/quantized_block.hpp>
+#include <ptq/run/codebook_file.hpp>
 
 namespace ptq {
 namespace detail {
 
 inline constexpr int64_t block_schema = 1;
+
+inline void put_correction(io::Hdf5Writer& f, const std::string& at, const LowRank& correction) {
+  if (!correction.defined()) return;
+  io::put(f, at + "/factor_a", correction.a);
+  io::put(f, at + "/factor_b", correction.b);
+  f.attribute(at, "factor_bits", correction.bits);
+}
+
+inline void get_correction(const io::Hdf5Reader& f, const std::string& at, LowRank& correction) {
+  if (!f.exists(at + "/factor_a")) return;
+  correction.a = io::get(f, at + "/factor_a"), correction.b = io::get(f, at + "/factor_b");
+  correction.bits = f.attribute<double>(at, "factor_bits");
+}
 
 inline void put_linear(io::Hdf5Writer& f, const std::string& at, const QuantizedLinear& l) {
   f.group(at);
@@ -24,6 +38,11 @@ inline void put_linear(io::Hdf5Writer& f, const std::string& at, const Quantized
   const Grid& g = l.grid;
   f.attribute(at, "format", g.scheme.text());
   f.attribute(at, "columns", l.codes.size(1));
+  if (l.codebook.defined()) {
+    put_levels(f, at, l);
+    put_correction(f, at, l.correction);
+    return;
+  }
   f.attribute(at, "lowest", static_cast<int64_t>(g.lowest));
   f.attribute(at, "highest", static_cast<int64_t>(g.highest));
   f.attribute(at, "permuted", l.permuted);
@@ -31,11 +50,7 @@ inline void put_linear(io::Hdf5Writer& f, const std::string& at, const Quantized
   io::put(f, at + "/scale", g.scale);
   io::put(f, at + "/zero", g.zero);
   io::put(f, at + "/group_of", g.group_of);
-  if (l.correction.defined()) {
-    io::put(f, at + "/factor_a", l.correction.a);
-    io::put(f, at + "/factor_b", l.correction.b);
-    f.attribute(at, "factor_bits", l.correction.bits);
-  }
+  put_correction(f, at, l.correction);
 }
 
 inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at, const Site& site) {
@@ -53,6 +68,11 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
     return l;
   }
   l.grid.scheme = format;
+  if (f.exists(at + "/levels")) {
+    get_levels(f, at, where, site, l);
+    get_correction(f, at, l.correction);
+    return l;
+  }
   l.grid.lowest = static_cast<int>(f.attribute<int64_t>(at, "lowest"));
   l.grid.highest = static_cast<int>(f.attribute<int64_t>(at, "highest"));
   l.grid.scale = io::get(f, at + "/scale");
@@ -69,10 +89,7 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   if (l.grid.group_of.defined() &&
       (l.grid.group_of.numel() != site.in || l.grid.group_of.lt(0).any().item<bool>() || l.grid.group_of.ge(groups).any().item<bool>()))
     fail(where, ": group_of names a group that is not there");
-  if (f.exists(at + "/factor_a")) {
-    l.correction.a = io::get(f, at + "/factor_a"), l.correction.b = io::get(f, at + "/factor_b");
-    l.correction.bits = f.attribute<double>(at, "factor_bits");
-  }
+  get_correction(f, at, l.correction);
   return l;
 }
 

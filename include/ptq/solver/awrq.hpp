@@ -49,11 +49,11 @@ struct Awrq {
     return precision.activations.active() ? Reason{} : "AWRQ without rounded activations is GPTQ";
   }
 
-  /// Factor of H, shared by the linears of an input group.
-  [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place) const {
+  /// Factor of H, shared by the linears of an input group. group: columns that a group-aware order keeps together.
+  [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place, int64_t group = 0) const {
     const Tensor h = stats.hessian / static_cast<double>(std::max<int64_t>(1, stats.sequences));
     return factorise(
-        h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal); }, place);
+        h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
   }
 
   /// D = G (H + λ I)⁻¹ in original column order, (out, in): two triangular solves with the factor R = M diag(r).
@@ -89,7 +89,9 @@ struct Awrq {
   [[nodiscard]] Solution solve(const Problem& problem) const {
     if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0)
       fail(problem.place, ": no calibration token reached this layer");
-    const ColumnFactor& f = problem.shared->get<ColumnFactor>("awrq", [&] { return factor(*problem.stats, problem.place); });
+    const int64_t group = order_group(order, problem.scheme, problem.weight.size(1), problem.place);
+    const ColumnFactor& f =
+        problem.shared->get<ColumnFactor>(cat("awrq ", group), [&] { return factor(*problem.stats, problem.place, group); });
     const Tensor w = problem.weight.masked_fill(f.dead, 0);                        // (out, in)
     const Tensor d = shift(as_published ? w : problem.weight, *problem.stats, f);  // (out, in)
     require_finite(d, problem.place + ", shift");

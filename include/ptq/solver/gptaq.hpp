@@ -40,12 +40,12 @@ struct Gptaq {
     Tensor shifter;  // (in, in) (I − P)⁻¹
   };
 
-  [[nodiscard]] Factors factors(const Statistics& stats, const std::string& place) const {
+  [[nodiscard]] Factors factors(const Statistics& stats, const std::string& place, int64_t group = 0) const {
     const double scale = 2.0 / static_cast<double>(std::max<int64_t>(1, stats.sequences));
     Factors f;
     f.h = factorise(
-        stats.hessian * scale, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal); },
-        place);
+        stats.hessian * scale, {damp, damp_increase, as_published},
+        [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
     Tensor d = (stats.cross * scale).masked_fill(f.h.dead.unsqueeze(0), 0);  // (in, in) rows: error channel
     if (f.h.order.defined()) d = d.index_select(0, f.h.order).index_select(1, f.h.order);
     const Tensor eye = at::eye(d.size(0), d.options());
@@ -61,8 +61,8 @@ struct Gptaq {
   [[nodiscard]] Solution solve(const Problem& problem) const {
     if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0)
       fail(problem.place, ": no calibration token reached this layer");
-    const Factors& f = problem.shared->get<Factors>("gptaq", [&] { return factors(*problem.stats, problem.place); });
-    (void)group_count(problem.scheme, problem.weight.size(1), problem.place);
+    const int64_t group = order_group(order, problem.scheme, problem.weight.size(1), problem.place);
+    const Factors& f = problem.shared->get<Factors>(cat("gptaq ", group), [&] { return factors(*problem.stats, problem.place, group); });
     const Tensor w = problem.weight.masked_fill(f.h.dead, 0);  // (out, in)
     const ColumnGrid how = column_grid(problem.weight, w, problem.scheme, problem.coordinates.grid, static_groups, as_published);
     ColumnOptions options;

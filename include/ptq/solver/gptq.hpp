@@ -28,10 +28,11 @@ struct Gptq {
   [[nodiscard]] Reason refuses(const Scheme&) const { return refuses_columns(damp, damp_increase, block); }
 
   /// Factor of the layer's H = 2/N Σ x xᵀ, N sequences; the same for all linears of an input group.
-  [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place) const {
+  /// group: columns that a group-aware order keeps together.
+  [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place, int64_t group = 0) const {
     const Tensor h = stats.hessian * (2.0 / static_cast<double>(std::max<int64_t>(1, stats.sequences)));
     return factorise(
-        h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal); }, place);
+        h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
   }
 
   /// Rounds the columns of a problem, in the order of `f`; `keep_seen` also returns the compensated values that were rounded.
@@ -50,7 +51,9 @@ struct Gptq {
   [[nodiscard]] Solution solve(const Problem& problem) const {
     if (!problem.stats || !problem.stats->hessian.defined() || problem.stats->tokens == 0)
       fail(problem.place, ": no calibration token reached this layer");
-    const ColumnFactor& f = problem.shared->get<ColumnFactor>("gptq", [&] { return factor(*problem.stats, problem.place); });
+    const int64_t group = order_group(order, problem.scheme, problem.weight.size(1), problem.place);
+    const ColumnFactor& f =
+        problem.shared->get<ColumnFactor>(cat("gptq ", group), [&] { return factor(*problem.stats, problem.place, group); });
     ColumnResult r = round(problem, f);
 
     Solution s;

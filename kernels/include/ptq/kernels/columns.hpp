@@ -42,7 +42,7 @@ struct ColumnBlock {
   Table<T> table;   ///< optional: levels instead of the uniform grid
 
   View<const T> divisor, offset;   ///< [rows x B] as in Coordinates; optional
-  View<const std::uint8_t> keep;   ///< [rows x B] nonzero: q = x, code 0; optional
+  View<const std::uint8_t> keep;   ///< [rows x B] nonzero: q = x, the code still that of the nearest; optional
   const T* loss_weight = nullptr;  ///< [B] R_jj^2; optional: 1
 
   View<T> q, e, seen;      ///< [rows x B] dequantized; w - q, the operand of the next GEMM; x_j as it was rounded; each optional
