@@ -1,4 +1,5 @@
-// CLAQ (Wang et al., arXiv 2405.17233): a codebook a column, at the format's bits, with adaptive precision, reservation, and both; beside GPTQ.
+// CLAQ (Wang et al., arXiv 2405.17233): a codebook a column, at the format's bits, with adaptive precision, reservation, and both; beside
+// GPTQ.
 #include <ptq/methods.hpp>
 
 #include "driver.hpp"

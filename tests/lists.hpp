@@ -13,6 +13,7 @@
 #include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/smoothing/static_log.hpp>
 #include <ptq/solver/awrq.hpp>
+#include <ptq/solver/claq.hpp>
 #include <ptq/solver/gptaq.hpp>
 #include <ptq/solver/gptq.hpp>
 
@@ -25,7 +26,7 @@ using Roundings = std::tuple<Nearest, ToyDivisor>;
 using Smoothings = std::tuple<NoSmoothing, SmoothQuant, StaticLog, LearnedLog, Chain<SmoothQuant, LearnedLog>, Chain<LearnedLog, StaticLog>,
                               Equalize>;  // the last is the example of docs/adding_a_policy.md
 using Losses = std::tuple<Mse, Nlc, Sum<Mse, Nlc>, Sum<Mse, Aug<>, Aug<Nlc>>, Aug<>>;
-using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq>;
+using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq, Claq>;
 using Corrections = std::tuple<NoCorrection>;
 using Adaptations = std::tuple<NoAdaptation>;
 
@@ -120,6 +121,26 @@ struct Variants<Awrq> {
             {.order = ColumnOrder::descending, .static_groups = true},
             {.block = 4},
             {.order = ColumnOrder::descending, .as_published = true}};
+  }
+};
+
+template <>
+struct Variants<Claq> {
+  static std::vector<Claq> all() {
+    return {{.levels = LevelType::f32},
+            {.order = ColumnOrder::natural, .kmeans = KMeans::lloyd, .levels = LevelType::f32},
+            {.kmeans = KMeans::optimal, .schedule = CodebookSchedule::block, .levels = LevelType::f32},
+            {.block = 5, .schedule = CodebookSchedule::warm, .levels = LevelType::f32},
+            {.levels = LevelType::f32, .average_bits = 2.5},
+            {.levels = LevelType::f32, .metric = ColumnMetric::energy, .reserve = Reserve::ranked, .keep_first = 0.3, .keep_others = 0.1},
+            {.levels = LevelType::f32, .reserve = Reserve::threshold, .keep = 2},
+            {.levels = LevelType::f32,
+             .average_bits = 3.4,
+             .reserve = Reserve::fraction,
+             .keep = 0.1,
+             .side = KeepSide::each,
+             .cluster_kept = true,
+             .as_published = true}};
   }
 };
 

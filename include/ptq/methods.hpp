@@ -36,11 +36,8 @@ inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq{};
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq_fused{.solver = {.average_bits = 2.05, .reserve = Reserve::ranked}};
 
 /// CLAQ as released: reservation on either side and by place in a block, kept entries clustered, k-means from its start.
-inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq_as_published{.solver = {.damp_increase = 0,
-                                                                                      .kmeans = KMeans::lloyd,
-                                                                                      .side = KeepSide::each,
-                                                                                      .cluster_kept = true,
-                                                                                      .as_published = true}};
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Claq> claq_as_published{
+    .solver = {.damp_increase = 0, .kmeans = KMeans::lloyd, .side = KeepSide::each, .cluster_kept = true, .as_published = true}};
 
 /// Xiao et al.: SmoothQuant, arXiv 2211.10438; α = 0.5, factors behind norms only, plain rounding.
 inline constexpr Recipe<Nearest, SmoothQuant> smoothquant{};
