@@ -74,8 +74,9 @@ struct ColumnRun {
   Tensor q, e, codes, seen;  // outputs; codes int32, seen may be undefined
   Tensor group_of;           // (n) int32: group of each column
   Grid grid;
-  Tensor loss;          // (n) double
-  Tensor levels, keep;  // (n, K), (rows, n) bool; where levels take the place of the grid
+  Tensor loss;           // (n) double
+  Tensor levels, sizes;  // (n, K), (n) int32 levels before the last repeats; where levels take the place of the grid
+  Tensor keep;           // (rows, n) bool
 };
 
 /// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
@@ -88,8 +89,8 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Te
     block.x = view<T>(x);
     block.m = {m.const_data_ptr<T>(), width, width, m.stride(0)};
     if (run.levels.defined()) {
-      block.table = {run.levels.const_data_ptr<T>() + begin * run.levels.size(1), run.levels.size(1), nullptr,
-                     static_cast<int32_t>(run.levels.size(1))};
+      block.table = {run.levels.const_data_ptr<T>() + begin * run.levels.size(1), run.levels.size(1),
+                     run.sizes.const_data_ptr<int32_t>() + begin, static_cast<int32_t>(run.levels.size(1))};
     } else {
       block.grid = raw<T>(run.grid);
       block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
@@ -165,6 +166,8 @@ inline void put_levels(ColumnRun& run, int64_t begin, const ColumnLevels& chosen
   Tensor mine = run.levels.narrow(0, begin, count);  // (count, K)
   mine.narrow(1, 0, k).copy_(chosen.levels);
   if (k < mine.size(1)) mine.narrow(1, k, mine.size(1) - k).copy_(mine.narrow(1, k - 1, 1));
+  if (!run.sizes.defined()) run.sizes = at::ones({n}, at::kInt);
+  run.sizes.narrow(0, begin, count).copy_(mine.lt(mine.narrow(1, mine.size(1) - 1, 1)).sum(1).add_(1));
   if (!chosen.keep.defined()) return;
   if (!run.keep.defined()) run.keep = at::zeros(run.w.sizes(), at::kBool);
   run.keep.narrow(1, begin, count).copy_(chosen.keep.t());

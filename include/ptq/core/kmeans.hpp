@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -33,11 +34,11 @@ class ColumnClusters {
   }
 
   /// k ascending levels of n >= 1 ascending values; fewer distinct values than k repeat the last. `start`, when not null: Lloyd's steps
-  /// from these k levels instead, at most ten.
+  /// from these k levels instead.
   void fit(const T* sorted, int64_t n, int k, KMeans method, const T* start, T* levels) {
     kernels::Clustering<T> how;
     how.k = k, how.method = method, how.levels = levels;
-    if (start) how.start = start, how.max_steps = 10;
+    how.start = start;
     reserve(kernels::kmeans_workspace<T>(n, k, method));
     check(kernels::kmeans_sorted<T>(sorted, n, how, scratch_.data(), scratch_.size()));
   }
@@ -54,6 +55,20 @@ class ColumnClusters {
   std::vector<T> sorted_;
   std::vector<std::byte> scratch_;
 };
+
+/// Mean and deviation of n >= 1 values.
+struct Moments {
+  double mean = 0, deviation = 0;
+};
+template <class T>
+[[nodiscard]] Moments moments(const T* x, int64_t n) {
+  Moments m;
+  for (int64_t i = 0; i < n; ++i) m.mean += static_cast<double>(x[i]);
+  m.mean /= static_cast<double>(n);
+  for (int64_t i = 0; i < n; ++i) m.deviation += std::pow(static_cast<double>(x[i]) - m.mean, 2);
+  m.deviation = std::sqrt(m.deviation / static_cast<double>(n));
+  return m;
+}
 
 /// Replaces each level by the mean of the entries x [n] whose x / s is nearest to it, s [n] the divisors that select codes; entries that
 /// are kept (optional) do not count, levels without entries stay. Levels come and go ascending.

@@ -4,18 +4,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include <ptq/core/column_setup.hpp>
-#include <ptq/core/kmeans.hpp>
 #include <ptq/solver.hpp>
-#include <ptq/solver/claq_plan.hpp>
+#include <ptq/solver/claq_fit.hpp>
 
 namespace ptq {
 
-/// When codebooks are fitted: to each column when it is reached; the same, started from the neighbour's levels; to all columns of a block
-/// at its start.
+/// When codebooks are fitted: to each column when it is reached; the same, started from the levels of the column before; to all columns of
+/// a block at its start.
 enum class CodebookSchedule { per_column, warm, block };
 template <>
 struct EnumNames<CodebookSchedule> {
@@ -134,7 +134,7 @@ struct Claq {
       if (problem.coordinates.grid) selects = selects / problem.coordinates.grid->scale.narrow(1, 0, 1);
       options.divisor = selects;
     }
-    how.levels = level_fit(f.order, plan, selects, problem.place);
+    how.levels = ColumnFitter(fit(), plan, f.order, selects, problem.place);
     return round_columns(w, f, how, options);
   }
 
@@ -168,15 +168,9 @@ struct Claq {
     return s;
   }
 
-  /// Marks the entries of a column x [rows] that are kept: `amount` is a fraction, or a multiple of the mean magnitude. sorted: ascending.
-  template <class T>
-  KeepCount mark(const T* x, const T* sorted, int64_t rows, double amount, bool* kept) const {
-    if (as_published && amount > 0 && sorted[0] == sorted[rows - 1]) {
-      std::fill(kept, kept + rows, true);
-      return {rows, 0};
-    }
-    if (reserve == Reserve::threshold) return mark_beyond(x, rows, amount, kept);
-    return mark_extremes(x, sorted, rows, keep_count(rows, amount, side), side, kept);
+  /// How a column is fitted.
+  [[nodiscard]] ColumnFit fit() const {
+    return {kmeans, schedule == CodebookSchedule::warm, levels, reserve, side, cluster_kept, as_published};
   }
 
  private:
@@ -200,59 +194,6 @@ struct Claq {
     const double most = w.abs().max().item<double>();
     if (levels == LevelType::f16 && most > 0 && (most > 65504 || most < 0x1p-14))
       fail(place, ": weights of magnitude ", most, " do not fit levels of 16 bits; use solver.levels bf16 or f32");
-  }
-
-  /// The fit of the engine's columns: sort, mark what is kept, cluster the rest, round the levels to their stored width.
-  [[nodiscard]] std::function<ColumnLevels(int64_t, const Tensor&)> level_fit(const Tensor& order, const ColumnPlan& plan,
-                                                                              const Tensor& selects, const std::string& place) const {
-    const auto in_order = [&](const Tensor& t) { return (order.defined() ? t.index_select(0, order) : t).contiguous(); };
-    struct Columns {
-      Tensor bits, keep, selects;            // (n), (n) in solver order; (n, rows) or undefined
-      std::array<Tensor, 9> neighbour = {};  // levels of the last column of each width
-    };
-    auto columns = std::make_shared<Columns>();
-    columns->bits = in_order(plan.bits), columns->keep = in_order(plan.keep);
-    if (selects.defined()) columns->selects = in_order(selects.t());
-    return [p = *this, columns, place](int64_t step, const Tensor& values) {  // values (k, rows)
-      const int* bits = columns->bits.const_data_ptr<int>() + step;
-      const double* keep = columns->keep.const_data_ptr<double>() + step;
-      const int64_t count = values.size(0), rows = values.size(1), widest = int64_t{1} << *std::max_element(bits, bits + count);
-      ColumnLevels out;
-      out.levels = at::empty({count, widest}, values.options());
-      if (p.reserve != Reserve::none) out.keep = at::empty({count, rows}, at::kBool);
-      detail::by_scalar(values, "fitting codebooks", [&]<class T>(T) {
-        const T* selects = columns->selects.defined() ? columns->selects.const_data_ptr<T>() + step * rows : nullptr;
-        at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-          ColumnClusters<T> clusters;
-          for (int64_t j = begin; j < end; ++j) {
-            const T* x = values.const_data_ptr<T>() + j * rows;
-            bool* kept = out.keep.defined() ? out.keep.mutable_data_ptr<bool>() + j * rows : nullptr;
-            T* levels = out.levels.mutable_data_ptr<T>() + j * widest;
-            const int k = 1 << bits[j];
-            Tensor* neighbour = p.schedule == CodebookSchedule::warm ? &columns->neighbour[static_cast<size_t>(bits[j])] : nullptr;
-            p.fit_column(clusters, x, rows, keep[j], k, neighbour, kept, levels);
-            if (selects) means_of_selected(x, selects + j * rows, rows, kept, k, levels);
-            std::fill(levels + k, levels + widest, levels[k - 1]);
-          }
-        });
-      });
-      out.levels = as_stored(out.levels, p.levels);
-      if (!std::isfinite(out.levels.sum().item<double>())) fail(place, ": levels do not fit 16 bits; use solver.levels bf16 or f32");
-      return out;
-    };
-  }
-
-  /// Levels of one column x [rows] and which of its entries are kept. neighbour: levels to start from, replaced by those found; or null.
-  template <class T>
-  void fit_column(ColumnClusters<T>& clusters, const T* x, int64_t rows, double amount, int k, Tensor* neighbour, bool* kept,
-                  T* levels) const {
-    const T* sorted = clusters.sort(x, rows);
-    const KeepCount out = kept ? mark(x, sorted, rows, amount, kept) : KeepCount{};
-    const bool all = cluster_kept || out.top + out.bottom >= rows;
-    const int64_t first = all ? 0 : out.bottom, last = all ? rows : rows - out.top;
-    T* start = neighbour && neighbour->defined() ? neighbour->mutable_data_ptr<T>() : nullptr;
-    clusters.fit(sorted + first, last - first, k, kmeans, start, levels);
-    if (neighbour) *neighbour = at::from_blob(levels, {k}, c10::CppTypeToScalarType<T>::value).clone();
   }
 };
 
