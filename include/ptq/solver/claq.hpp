@@ -10,7 +10,7 @@
 
 #include <ptq/core/column_setup.hpp>
 #include <ptq/solver.hpp>
-#include <ptq/solver/claq_fit.hpp>
+#include <ptq/solver/claq/fit.hpp>
 
 namespace ptq {
 
@@ -32,7 +32,7 @@ struct Claq {
 
   double damp = 0.01;           ///< λ over the mean of diag H
   double damp_increase = 0.01;  ///< added to damp when the factorisation fails; 0: an error instead
-  int64_t block = 32;           ///< columns a lazy update covers, and those that schedule = block fits together
+  int64_t block = 32;           ///< columns a lazy update covers, and those that the schedule `block` fits together
   ColumnOrder order = ColumnOrder::descending;
   KMeans kmeans = KMeans::coarse;
   CodebookSchedule schedule = CodebookSchedule::per_column;

@@ -12,7 +12,7 @@
 #include <ptq/core/codebook.hpp>
 #include <ptq/core/columns.hpp>
 #include <ptq/core/kmeans.hpp>
-#include <ptq/solver/claq_plan.hpp>
+#include <ptq/solver/claq/plan.hpp>
 
 namespace ptq {
 
