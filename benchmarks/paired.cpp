@@ -180,8 +180,15 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("isa", ptq::kernels::text(ptq::kernels::isa()));
   benchmark::AddCustomContext("threads", std::to_string(at::get_num_threads()));
   benchmark::AddCustomContext("libtorch", ptq::torch_version);
-  register_rounding(), register_linear_algebra(), register_columns(), register_search(), register_learning(), register_codebooks(),
-      register_evaluation(), register_low_rank();
+  register_rounding();
+  register_linear_algebra();
+  register_columns();
+  register_search();
+  register_learning();
+  register_codebooks();
+  register_evaluation();
+  register_low_rank();
+  register_solvers();
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

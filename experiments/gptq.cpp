@@ -1,9 +1,9 @@
-// GPTQ (Frantar et al., arXiv 2210.17323): one-shot weight quantization with error feedback.
+// GPTQ (Frantar et al., arXiv 2210.17323): one-shot weight quantization with error feedback; columns by descending diagonal, static groups.
 #include <ptq/methods.hpp>
 
 #include "driver.hpp"
 
 int main(int argc, char** argv) {
   using namespace ptq;
-  return driver::run(argc, argv, {.about = "GPTQ, arXiv 2210.17323", .rows = {driver::row(methods::gptq)}, .calibrate = "c4:128x2048"});
+  return driver::run(argc, argv, {.about = "GPTQ, arXiv 2210.17323", .rows = {driver::row(methods::gptq_act_order)}, .calibrate = "c4:128x2048"});
 }
