@@ -80,3 +80,4 @@ void register_learning();
 void register_codebooks();
 void register_evaluation();
 void register_low_rank();
+void register_solvers();

@@ -149,6 +149,26 @@ TEST_CASE("act-order is a run on columns permuted by hand") {
   CHECK(at::equal(fixed.linear.grid.scale, fit_grid(l.w, scheme(3, 4)).scale));
 }
 
+TEST_CASE("the fast mode loses a thousandth at most, and is refused where the machine has no unit for it") {
+  const Gptq fast{.mode = ColumnMode::fast};
+  if (!kernels::multiplies_bfloat16()) {
+    CHECK_THAT(fast.refuses(scheme(4)), ContainsSubstring("solver.mode fast"));
+    SUCCEED("no bfloat16 unit");
+    return;
+  }
+  CHECK(fast.refuses(scheme(4)).empty());
+  double exact_loss = 0, fast_loss = 0;
+  for (const uint64_t seed : {1u, 2u, 3u}) {
+    const Layer l = random_layer(512, 512, seed, 600, at::kFloat);
+    for (const int bits : {3, 4}) {
+      const Solution exact = l.solve({}, scheme(bits)), quick = l.solve(fast, scheme(bits));
+      CHECK(!at::equal(exact.linear.codes, quick.linear.codes));  // it is another computation
+      exact_loss += exact.report.at(0).second, fast_loss += quick.report.at(0).second;
+    }
+  }
+  CHECK(fast_loss <= 1.001 * exact_loss);
+}
+
 TEST_CASE("a group-aware order sorts inside groups and groups by their largest, and stores no permutation") {
   const Tensor diagonal = at::tensor({1.0, 5.0, 2.0, 9.0, 3.0, 4.0, 7.0, 7.0});
   CHECK(at::equal(column_order(ColumnOrder::group_aware, diagonal, 2), at::tensor({3, 2, 6, 7, 1, 0, 5, 4}, at::kLong)));

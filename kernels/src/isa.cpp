@@ -39,6 +39,14 @@ std::atomic<Isa>& current() {
 
 Isa isa() { return current().load(std::memory_order_relaxed); }
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  return isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 bool use_isa(Isa isa) {
   if (isa > machine_isa() || isa < Isa::portable) return false;
   current().store(isa, std::memory_order_relaxed);

@@ -8,6 +8,7 @@
 
 #include <ptq/core/columns.hpp>
 #include <ptq/core/describe.hpp>
+#include <ptq/kernels/isa.hpp>
 
 namespace ptq {
 
@@ -34,6 +35,19 @@ struct EnumNames<ColumnOrder> {
 [[nodiscard]] inline int64_t order_group(ColumnOrder order, const Scheme& scheme, int64_t columns, const std::string& place) {
   (void)group_count(scheme, columns, place);
   return order == ColumnOrder::group_aware && scheme.granularity == Granularity::group ? scheme.group : 0;
+}
+
+/// How the products between blocks are computed: in the type of the weights, or in bfloat16 where the machine has such a unit.
+enum class ColumnMode { exact, fast };
+template <>
+struct EnumNames<ColumnMode> {
+  static constexpr std::array<std::string_view, 2> names{"exact", "fast"};
+};
+
+/// Why the mode cannot be had on this machine; empty: it can.
+[[nodiscard]] inline std::string refuses_mode(ColumnMode mode) {
+  if (mode == ColumnMode::exact || kernels::multiplies_bfloat16()) return {};
+  return "solver.mode fast needs a processor that multiplies bfloat16 (AVX-512 BF16 or AMX); use exact";
 }
 
 /// Why damping or a block width make no sense; empty: they do.

@@ -51,6 +51,7 @@ struct ColumnResult {
 struct ColumnOptions {
   int64_t block = 128;
   bool keep_seen = false;
+  bool fast = false;   ///< the products between blocks in bfloat16, summed in float32
   bool joint = false;  ///< the columns of a block are rounded together, without feedback among them (AWRQ's vector blocks)
   Tensor first;        // (rows, k) rounded in place of the values of the first k steps (AWRQ as released); usually undefined
   Tensor divisor;      // (rows, n) whole divisor of a learned rounding, original order; usually undefined
@@ -77,6 +78,7 @@ struct ColumnRun {
   Tensor loss;           // (n) double
   Tensor levels, sizes;  // (n, K), (n) int32 levels before the last repeats; where levels take the place of the grid
   Tensor keep;           // (rows, n) bool
+  Tensor e16, unit16;    // (rows, n), (n, n) bfloat16 copies of the errors so far and of M; undefined: exact
 };
 
 /// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
@@ -123,6 +125,7 @@ inline Tensor block_start(const ColumnRun& run, const ColumnFactor& factor, int6
   const int64_t rows = run.w.size(0), n = run.w.size(1), width = end - begin;
   Tensor x = run.w.narrow(1, begin, width).clone(at::MemoryFormat::Contiguous);
   if (begin == 0) return x;
+  if (run.e16.defined()) return x.add_(at::mm(run.e16.narrow(1, 0, begin), run.unit16.narrow(0, 0, begin).narrow(1, begin, width)));
   by_scalar(x, "column rounding", [&]<class T>(T) {
     const kernels::View<const T> e{run.e.const_data_ptr<T>(), rows, begin, n};
     const kernels::View<const T> m{factor.unit.const_data_ptr<T>() + begin, begin, width, n};
@@ -219,6 +222,8 @@ inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const C
     run.grid.zero = at::empty({rows, n / group}, at::kInt);
   }
 
+  if (options.fast) run.e16 = at::empty(run.w.sizes(), at::kBFloat16), run.unit16 = factor.unit.to(at::kBFloat16);
+
   const auto edges = detail::block_edges(n, options.block, how.dynamic && !how.stale ? group : 0);
   for (size_t b = 0; b + 1 < edges.size(); ++b) {
     const int64_t begin = edges[b], end = edges[b + 1];
@@ -236,6 +241,7 @@ inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const C
     detail::round_block(
         run, x, begin,
         options.joint ? at::eye(end - begin, x.options()) : factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin));
+    if (options.fast) run.e16.narrow(1, begin, end - begin).copy_(run.e.narrow(1, begin, end - begin));
   }
 
   const Tensor back = factor.order.defined() ? at::argsort(factor.order) : Tensor();

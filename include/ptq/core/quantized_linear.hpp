@@ -37,7 +37,7 @@ struct QuantizedLinear {
   Tensor codes;  // (out, in) uint8: stored code, 0 … 2^bits − 1
   Grid grid;     ///< scale undefined where there is a codebook
   Codebook codebook;
-  KeptEntries kept;              ///< beside a codebook
+  KeptEntries kept;       ///< beside a codebook
   bool permuted = false;  ///< group_of of the grid is not j / group: a permutation has to be stored
   LowRank correction;
   Tensor bias;  // (out) or undefined

@@ -17,6 +17,7 @@ struct Gptq {
   double damp_increase = 0.01;  ///< added to damp when the factorisation fails; 0: an error instead
   int64_t block = 128;          ///< columns a lazy update covers; no code depends on it unless as_published
   ColumnOrder order = ColumnOrder::natural;
+  ColumnMode mode = ColumnMode::exact;
   bool static_groups = false;            ///< grids of all groups fitted beforehand; groups of original columns
   Divisors divisors = Divisors::ignore;  ///< of a learned rounding
   bool true_sequential = false;          ///< input groups one after the other, each seeing the earlier ones quantized
@@ -25,7 +26,10 @@ struct Gptq {
 
   [[nodiscard]] constexpr Needs needs() const { return {.hessian = true}; }
   [[nodiscard]] Observed observed() const { return Observed::plain; }
-  [[nodiscard]] Reason refuses(const Scheme&) const { return refuses_columns(damp, damp_increase, block); }
+  [[nodiscard]] Reason refuses(const Scheme&) const {
+    const Reason why = refuses_mode(mode);
+    return why.empty() ? refuses_columns(damp, damp_increase, block) : why;
+  }
 
   /// Factor of the layer's H = 2/N Σ x xᵀ, N sequences; the same for all linears of an input group.
   /// group: columns that a group-aware order keeps together.
@@ -43,6 +47,7 @@ struct Gptq {
     const ColumnGrid how = column_grid(problem.weight, w, problem.scheme, problem.coordinates.grid, static_groups, as_published);
     ColumnOptions options;
     options.block = block;
+    options.fast = mode == ColumnMode::fast;
     options.keep_seen = keep_seen;
     if (divisors == Divisors::decide) options.divisor = problem.coordinates.divisor;
     return round_columns(w, f, how, options);
@@ -67,4 +72,4 @@ struct Gptq {
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::Gptq, damp, damp_increase, block, order, static_groups, divisors, true_sequential, as_published);
+BOOST_HANA_ADAPT_STRUCT(ptq::Gptq, damp, damp_increase, block, order, mode, static_groups, divisors, true_sequential, as_published);

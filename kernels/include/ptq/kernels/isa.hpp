@@ -16,4 +16,7 @@ Isa isa();
 /// Choose an instruction set for the whole process; false, and no change, where the machine lacks it. Not while kernels run.
 bool use_isa(Isa isa);
 
+/// Whether the machine multiplies bfloat16 in hardware (AVX-512 BF16, which every processor with AMX has too) and isa() is avx512.
+bool multiplies_bfloat16();
+
 }  // namespace ptq::kernels
