@@ -358,3 +358,12 @@ TEST_CASE("the table of correlated inputs, every printed digit") {
   CHECK(grouped({}, 4) == near(0.91164));  // the default: fully current weights whatever the block
   CHECK(grouped({}, 8) == near(1.86729));
 }
+
+TEST_CASE("solving with the factor of H is multiplying by the inverse of H") {
+  for (const int64_t n : {1, 7, 256, 300, 700}) {
+    at::manual_seed(static_cast<uint64_t>(n));
+    const Tensor a = at::randn({n, n + 5}, at::kDouble), b = at::randn({4, n}, at::kDouble);
+    const Tensor h = at::mm(a, a.t()) + at::eye(n, at::kDouble), x = solve_with_factor(upper_factor(h).r, b);
+    CHECK(((at::mm(x, h) - b).norm() / b.norm()).item<double>() < 1e-10);
+  }
+}

@@ -74,4 +74,26 @@ inline Tensor upper_factor_unblocked(const Tensor& h) {  // h (n, n)
   return {r, left.gt(16 * epsilon).all().item<bool>()};
 }
 
+/// X with X R Rᵀ = B, R (n, n) upper triangular, B (rows, n): Y Rᵀ = B from the last block of columns to the first, then X R = Y forwards;
+/// between blocks products x Wᵀ.
+[[nodiscard]] inline Tensor solve_with_factor(const Tensor& r, const Tensor& b) {
+  const int64_t n = r.size(0), block = 256;
+  const auto square = [&](int64_t begin, int64_t width) { return r.narrow(0, begin, width).narrow(1, begin, width); };
+  Tensor x = b.clone(at::MemoryFormat::Contiguous);  // (rows, n)
+  for (int64_t end = n; end > 0;) {
+    const int64_t begin = (end - 1) / block * block, width = end - begin;
+    Tensor now = x.narrow(1, begin, width);
+    if (end < n) now.sub_(affine(x.narrow(1, end, n - end), r.narrow(0, begin, width).narrow(1, end, n - end)));
+    now.copy_(at::linalg_solve_triangular(square(begin, width).t(), now, /*upper=*/false, /*left=*/false));
+    end = begin;
+  }
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t width = std::min(block, n - begin);
+    Tensor now = x.narrow(1, begin, width);
+    if (begin > 0) now.sub_(affine(x.narrow(1, 0, begin), r.narrow(0, 0, begin).narrow(1, begin, width).t()));
+    now.copy_(at::linalg_solve_triangular(square(begin, width), now, /*upper=*/true, /*left=*/false));
+  }
+  return x;
+}
+
 }  // namespace ptq

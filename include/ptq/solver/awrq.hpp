@@ -56,14 +56,13 @@ struct Awrq {
         h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
   }
 
-  /// D = G (H + λ I)⁻¹ in original column order, (out, in): two triangular solves with the factor R = M diag(r).
+  /// D = G (H + λ I)⁻¹ in original column order, (out, in): by the factor R = M diag(r).
   [[nodiscard]] Tensor shift(const Tensor& w, const Statistics& stats, const ColumnFactor& f) const {
     const Tensor m = stats.cross / static_cast<double>(std::max<int64_t>(1, stats.sequences));  // (in, in) rows: error channel
-    Tensor g = at::mm(w, m);                                                                    // (out, in)
+    Tensor g = affine(w, m.t());                                                                // (out, in)
     if (f.order.defined()) g = g.index_select(1, f.order);
-    const Tensor r = f.unit * f.loss_weight.sqrt().to(f.unit.scalar_type());                  // (in, in) upper
-    const Tensor y = at::linalg_solve_triangular(r.t(), g, /*upper=*/false, /*left=*/false);  // y Rᵀ = g
-    const Tensor d = at::linalg_solve_triangular(r, y, /*upper=*/true, /*left=*/false);       // d R = y
+    const Tensor r = f.unit * f.loss_weight.sqrt().to(f.unit.scalar_type());  // (in, in) upper
+    const Tensor d = solve_with_factor(r, g);
     return f.order.defined() ? d.index_select(1, at::argsort(f.order)) : d;
   }
 
