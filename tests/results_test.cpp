@@ -2,6 +2,7 @@
 // Results: what was saved is read back, by us and by h5py; collections grow and never lose a run; tables and JSON say what the runs hold.
 #include <ptq/results.hpp>
 #include <ptq/results/json.hpp>
+#include <ptq/results/linears.hpp>
 
 #include <cstdlib>
 #include <limits>
@@ -299,6 +300,26 @@ TEST_CASE("tables show what the runs hold", "[results]") {
         "gptq int4:g64,4.5625,32,1.5,1.3597,0.125,123456,,7,,61.05\n");
   CHECK(parse_format("csv") == Format::csv);
   CHECK_THROWS_WITH(parse_format("html"), ContainsSubstring("--format: 'html' is none of table, markdown, csv"));
+}
+
+TEST_CASE("linears have a table of their own, and the paper's count of bits is a column where a solver reports it", "[results]") {
+  Run run = quantized();
+  CHECK(linear_table(std::vector{run}, Format::csv) ==
+        "recipe,block,linear,relative_error,relative_to_rtn,seconds,damp,loss\n"
+        "gptq int4:g64,0,self_attn.q_proj,0.01,0.5,0.25,0.02,7.5\n"
+        "gptq int4:g64,0,mlp.up_proj,0.02,,0.5,,\n"
+        "gptq int4:g64,1,self_attn.q_proj,0.03,0.75,,,8.5\n");
+  CHECK(!nominal_bits(run));
+  run.evaluations.clear();
+  run.blocks = {
+      {0,
+       0.1,
+       {{"a", {}, {}, {}, {{"nominal_bits", 2.5}, {"weights", 100}}}, {"b", {}, {}, {}, {{"nominal_bits", 2.0}, {"weights", 300}}}},
+       {}}};
+  CHECK(*nominal_bits(run) == Approx(2.125));
+  CHECK(table(std::vector{run}, Format::csv) ==
+        "label,bits_per_weight,nominal_bits_per_weight,seconds\ngptq int4:g64,4.5625,2.125,61.05\n");
+  CHECK(ptq::io::parse_json(to_json(std::vector{run}), "JSON")["runs"][0]["nominal_bits_per_weight"] == 2.125);
 }
 
 TEST_CASE("JSON holds the same figures, full precision first, null for what is absent", "[results]") {

@@ -63,6 +63,7 @@ template <class Pairs>
           {"digest", run.digest},
           {"full_precision", run.full_precision},
           {"bits_per_weight", number(run.bits_per_weight)},
+          {"nominal_bits_per_weight", number(nominal_bits(run))},
           {"model_bits_per_parameter", number(run.model_bits_per_parameter)},
           {"evaluations", evaluations},
           {"blocks", blocks},

@@ -86,4 +86,20 @@ struct Run {
   bool operator==(const Run&) const = default;
 };
 
+/// Bits per weight as the method's paper counts them: the mean of what solvers report as `nominal_bits` over their `weights`; none where
+/// none reports it.
+[[nodiscard]] inline std::optional<double> nominal_bits(const Run& run) {
+  double bits = 0, weights = 0;
+  for (const Block& block : run.blocks)
+    for (const Linear& linear : block.linears) {
+      double mine = 0, of = 0;
+      for (const auto& [name, value] : linear.numbers) {
+        if (name == "nominal_bits") mine = value;
+        if (name == "weights") of = value;
+      }
+      bits += mine * of, weights += of;
+    }
+  return weights > 0 ? std::optional(bits / weights) : std::nullopt;
+}
+
 }  // namespace ptq::results

@@ -99,6 +99,8 @@ using Row = std::vector<std::string>;
 [[nodiscard]] inline std::vector<Row> rows(std::span<const Run> runs, bool every_digit) {
   const std::vector<std::string> texts = column_names(runs);
   std::vector<Row> all(1, {every_digit ? "label" : "recipe", every_digit ? "bits_per_weight" : "bits/weight"});
+  const bool nominal = std::any_of(runs.begin(), runs.end(), [](const Run& run) { return nominal_bits(run).has_value(); });
+  if (nominal) all[0].push_back(every_digit ? "nominal_bits_per_weight" : "nominal");
   for (const std::string& text : texts) {
     if (every_digit) {
       for (const char* column : {" perplexity", " standard_error", " difference", " difference_standard_error"})
@@ -112,6 +114,8 @@ using Row = std::vector<std::string>;
   for (const Run* pointer : by_model(runs)) {
     const Run& run = *pointer;
     Row row{row_name(run, runs), every_digit ? exact(run.bits_per_weight) : run.bits_per_weight ? decimal(*run.bits_per_weight, 3) : "-"};
+    const std::optional<double> counted = nominal_bits(run);
+    if (nominal) row.push_back(every_digit ? exact(counted) : counted ? decimal(*counted, 3) : "-");
     for (const std::string& text : texts) {
       Evaluation none;
       const Evaluation* e = &none;
@@ -149,35 +153,31 @@ using Row = std::vector<std::string>;
   return clean;
 }
 
-}  // namespace detail
-
-/// Columns: label, bits per weight, perplexity and difference to full precision, each ± its standard error, for every text, seconds.
-/// CSV has every digit and standard errors in columns of their own; an absent value is "-", in CSV nothing.
-[[nodiscard]] inline std::string table(std::span<const Run> runs, Format format = Format::text) {
-  std::vector<detail::Row> rows = detail::rows(runs, format == Format::csv);
+/// Lines of cells, the first the head; aligned for a terminal, or as Markdown or CSV.
+[[nodiscard]] inline std::string lay_out(std::vector<Row> rows, Format format) {
   std::string out;
   if (format == Format::csv) {
-    for (const detail::Row& row : rows)
-      for (std::size_t i = 0; i < row.size(); ++i) out += detail::csv(row[i]) + (i + 1 == row.size() ? "\n" : ",");
+    for (const Row& row : rows)
+      for (std::size_t i = 0; i < row.size(); ++i) out += csv(row[i]) + (i + 1 == row.size() ? "\n" : ",");
     return out;
   }
   const bool markdown = format == Format::markdown;
   std::vector<std::size_t> widths(rows[0].size(), markdown ? 2 : 0);
-  for (detail::Row& row : rows)
+  for (Row& row : rows)
     for (std::size_t i = 0; i < row.size(); ++i) {
-      row[i] = detail::cell(row[i], markdown);
-      widths[i] = std::max(widths[i], detail::width(row[i]));
+      row[i] = cell(row[i], markdown);
+      widths[i] = std::max(widths[i], width(row[i]));
     }
-  const auto line = [&](const detail::Row& row) {
+  const auto line = [&](const Row& row) {
     std::string text = markdown ? "| " : "";
     for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string padding(widths[i] - detail::width(row[i]), ' ');
+      const std::string padding(widths[i] - width(row[i]), ' ');
       text += (i == 0 ? row[i] + padding : padding + row[i]) + (i + 1 < row.size() ? (markdown ? " | " : "  ") : "");
     }
     return text + (markdown ? " |\n" : "\n");
   };
   out += line(rows[0]);
-  detail::Row rule;
+  Row rule;
   for (std::size_t i = 0; i < widths.size(); ++i) {
     std::string dashes;
     for (std::size_t j = markdown && i > 0 ? 1 : 0; j < widths[i]; ++j) dashes += markdown ? "-" : "─";
@@ -186,6 +186,15 @@ using Row = std::vector<std::string>;
   out += line(rule);
   for (std::size_t i = 1; i < rows.size(); ++i) out += line(rows[i]);
   return out;
+}
+
+}  // namespace detail
+
+/// Columns: label, bits per weight, these as the method's paper counts them where a run has that, perplexity and difference to full
+/// precision, each ± its standard error, for every text, seconds. CSV has every digit and standard errors in columns of their own; an
+/// absent value is "-", in CSV nothing.
+[[nodiscard]] inline std::string table(std::span<const Run> runs, Format format = Format::text) {
+  return detail::lay_out(detail::rows(runs, format == Format::csv), format);
 }
 
 }  // namespace ptq::results

@@ -162,6 +162,7 @@ struct Claq {
                 {"dead_columns", f.dead.sum().item<double>()},
                 {"bits_per_weight", s.linear.bits().per_weight()},
                 {"nominal_bits", nominal_bits(chosen, kept)},
+                {"weights", static_cast<double>(w.numel())},
                 {"kept", kept},
                 {"outlier_columns", static_cast<double>(chosen.with_outliers)},
                 {"columns_at_high", chosen.bits.gt(average_bits ? widths()[0] : 8).sum().item<double>()}};
