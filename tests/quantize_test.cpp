@@ -53,3 +53,25 @@ TEST_CASE("GPTQ is better than plain rounding on every linear and on held-out te
     for (const LinearReport& l : r.linears) CHECK(l.relative_to_rtn == Approx(1));
   WARN("int3:g64 plain " << a.estimate().value << ", GPTQ " << b.estimate().value);
 }
+
+TEST_CASE("CLAQ orders by bits on held-out text, and is below plain rounding and GPTQ without groups at 3 and 2 bits") {
+  const auto path = data() / "models" / "llama_books";
+  const Loaded m(path);
+  const Tensor ids = windows(path, "books_test.txt", 16, 256), calibration = windows(path, "books_valid.txt", 32, 256);
+  const auto perplexity_of = [&](const auto& recipe, const char* format) {
+    return evaluate(*m.model, run(m, stages(recipe), precision(format), calibration), ids).estimate().value;
+  };
+  const double full = perplexity_of(methods::rtn, "none");
+  const double four = perplexity_of(methods::claq, "int4"), three = perplexity_of(methods::claq, "int3"),
+               fused = perplexity_of(methods::claq_fused, "int2"), two = perplexity_of(methods::claq, "int2");
+  WARN("full " << full << ", CLAQ 4 " << four << ", 3 " << three << ", 2.12 " << fused << ", 2 " << two);
+  CHECK(full < four);
+  CHECK(four < three);
+  CHECK(three < fused);
+  CHECK(fused < two);
+  for (const auto& [format, claq] : {std::pair{"int3", three}, std::pair{"int2", two}}) {
+    INFO(format);
+    CHECK(claq < perplexity_of(methods::rtn, format));
+    CHECK(claq < perplexity_of(methods::gptq_act_order, format));
+  }
+}
