@@ -26,6 +26,14 @@ struct EnumNames<LevelType> {
   return values.to(type == LevelType::f16 ? at::kHalf : at::kBFloat16).to(values.scalar_type());
 }
 
+/// One value as it is stored.
+template <class T>
+[[nodiscard]] T as_stored(T value, LevelType type) {
+  const auto narrow = static_cast<float>(value);
+  if (type == LevelType::f32) return static_cast<T>(narrow);
+  return static_cast<T>(type == LevelType::f16 ? static_cast<float>(c10::Half(narrow)) : static_cast<float>(c10::BFloat16(narrow)));
+}
+
 /// One ascending table of levels a column; a column of fewer bits repeats its last level.
 struct Codebook {
   Tensor levels;  // (in, K) float or double, every row ascending

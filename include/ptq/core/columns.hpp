@@ -106,7 +106,8 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Te
     block.codes = kernels::Codes(run.codes.mutable_data_ptr<int32_t>() + begin, n);
     const size_t bytes = kernels::column_block_workspace<T>(width);
     std::mutex guard;
-    const auto status = over_rows(rows, 32, [&](kernels::Rows mine) {
+    const int64_t grain = std::max<int64_t>(32, 16384 / width);  // a thread's share is worth waking it
+    const auto status = over_rows(rows, grain, [&](kernels::Rows mine) {
       std::vector<std::byte> workspace(bytes);
       std::vector<double> loss(static_cast<size_t>(width), 0.0);
       kernels::ColumnBlock<T> share = block;
@@ -161,16 +162,20 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
 /// Takes what was chosen for columns begin …; all tables as wide as the widest, shorter ones repeat their last level.
 inline void put_levels(ColumnRun& run, int64_t begin, const ColumnLevels& chosen) {
   const int64_t count = chosen.levels.size(0), n = run.w.size(1), k = chosen.levels.size(1);
-  if (!run.levels.defined()) run.levels = at::zeros({n, k}, run.w.options());
+  if (!run.levels.defined()) run.levels = at::zeros({n, k}, run.w.options()), run.sizes = at::ones({n}, at::kInt);
   if (k > run.levels.size(1)) {
     const Tensor last = run.levels.narrow(1, run.levels.size(1) - 1, 1);
     run.levels = at::cat({run.levels, last.expand({n, k - run.levels.size(1)})}, 1).contiguous();
   }
-  Tensor mine = run.levels.narrow(0, begin, count);  // (count, K)
-  mine.narrow(1, 0, k).copy_(chosen.levels);
-  if (k < mine.size(1)) mine.narrow(1, k, mine.size(1) - k).copy_(mine.narrow(1, k - 1, 1));
-  if (!run.sizes.defined()) run.sizes = at::ones({n}, at::kInt);
-  run.sizes.narrow(0, begin, count).copy_(mine.lt(mine.narrow(1, mine.size(1) - 1, 1)).sum(1).add_(1));
+  by_scalar(run.w, "column rounding", [&]<class T>(T) {
+    const int64_t width = run.levels.size(1);
+    for (int64_t j = 0; j < count; ++j) {
+      const T* from = chosen.levels.const_data_ptr<T>() + j * k;
+      T* to = run.levels.mutable_data_ptr<T>() + (begin + j) * width;
+      std::fill(std::copy(from, from + k, to), to + width, from[k - 1]);
+      run.sizes.mutable_data_ptr<int32_t>()[begin + j] = static_cast<int32_t>(std::lower_bound(to, to + width, to[width - 1]) - to) + 1;
+    }
+  });
   if (!chosen.keep.defined()) return;
   if (!run.keep.defined()) run.keep = at::zeros(run.w.sizes(), at::kBool);
   run.keep.narrow(1, begin, count).copy_(chosen.keep.t());

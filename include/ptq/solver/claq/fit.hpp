@@ -77,7 +77,8 @@ class ColumnFitter {
     if (how_.reserve != Reserve::none) out.keep = at::empty({count, rows}, at::kBool);
     detail::by_scalar(values, "fitting codebooks", [&]<class T>(T) {
       at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        ColumnClusters<T> clusters;
+        ColumnClusters<T> of_thread;
+        auto& clusters = count == 1 ? std::get<ColumnClusters<T>>(clusters_) : of_thread;  // scratch that stays from column to column
         for (int64_t j = begin; j < end; ++j) {
           const T* x = values.const_data_ptr<T>() + j * rows;
           bool* kept = out.keep.defined() ? out.keep.mutable_data_ptr<bool>() + j * rows : nullptr;
@@ -86,19 +87,22 @@ class ColumnFitter {
           auto& neighbour = std::get<std::array<std::vector<T>, 9>>(neighbours_)[static_cast<size_t>(bits[j])];
           how_.fit(clusters, x, rows, keep[j], k, how_.warm ? &neighbour : nullptr, kept, levels);
           if (selects_.defined()) means_of_selected(x, selects_.const_data_ptr<T>() + (step + j) * rows, rows, kept, k, levels);
+          for (int i = 0; i < k; ++i) {
+            levels[i] = as_stored(levels[i], how_.type);
+            if (!std::isfinite(levels[i])) fail(place_, ": levels do not fit 16 bits; use solver.levels bf16 or f32");
+          }
           std::fill(levels + k, levels + widest, levels[k - 1]);
         }
       });
     });
-    out.levels = as_stored(out.levels, how_.type);
-    if (!std::isfinite(out.levels.sum().item<double>())) fail(place_, ": levels do not fit 16 bits; use solver.levels bf16 or f32");
     return out;
   }
 
  private:
   ColumnFit how_;
   std::string place_;
-  Tensor bits_, keep_, selects_;                                                                  // (n), (n), (n, rows) in solver order
+  Tensor bits_, keep_, selects_;  // (n), (n), (n, rows) in solver order
+  std::tuple<ColumnClusters<float>, ColumnClusters<double>> clusters_;
   std::tuple<std::array<std::vector<float>, 9>, std::array<std::vector<double>, 9>> neighbours_;  // by width
 };
 
