@@ -22,6 +22,20 @@ struct Observation {
   std::optional<int> bits{};                   ///< for Observed::rounded: bits of dynamic formats in place of theirs
 };
 
+namespace detail {
+
+/// Thrown by an observer that has seen all it wants: the rest of the block's forward is not computed.
+struct SeenEnough {};
+
+inline void forward_while_watched(const Transformer& model, int64_t block, const Tensor& x, Operators& watch) {
+  try {
+    (void)model.forward(block, x, watch);
+  } catch (const SeenEnough&) {
+  }
+}
+
+}  // namespace detail
+
 /// Runs the block on `parameters` over x and gathers `needs` for every input group, or for `only` one of them.
 /// x (N, T, hidden). Activations stay unquantized inside the block; what is recorded follows `how`.
 [[nodiscard]] inline std::vector<Statistics> observe(const Transformer& model, int64_t block, const BlockParameters& parameters,
@@ -31,8 +45,7 @@ struct Observation {
   std::vector<Statistics> stats(groups);
   std::map<int, Tensor> reference;  // group → input of the float model in this batch
   Observer watch(model.config(), parameters);
-  watch.on_input = [&](int group, const Tensor& seen) {
-    if (only >= 0 && group != only) return;
+  const auto record = [&](int group, const Tensor& seen) {
     Statistics& s = stats[static_cast<size_t>(group)];
     require_finite(seen, "block " + std::to_string(block) + ", input of " + model.layout().groups[static_cast<size_t>(group)].name);
     if (how.form == Observed::rounded) {
@@ -48,13 +61,26 @@ struct Observation {
       s.add(needs, seen);
     }
   };
+  size_t visited = 0;  // groups, in this batch
+  const auto enough = [&](int group) {
+    if (only >= 0 ? group == only : ++visited == groups) throw detail::SeenEnough{};
+  };
+  watch.on_input = [&](int group, const Tensor& seen) {
+    if (only < 0 || group == only) record(group, seen);
+    enough(group);
+  };
   for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) {
     if (how.form == Observed::paired) {
       Observer original(model.config(), *how.reference);
-      original.on_input = [&](int group, const Tensor& seen) { reference[group] = seen; };
-      (void)model.forward(block, how.reference_input.narrow(0, first, count), original);
+      original.on_input = [&](int group, const Tensor& seen) {
+        reference[group] = seen;
+        enough(group);
+      };
+      visited = 0;
+      detail::forward_while_watched(model, block, how.reference_input.narrow(0, first, count), original);
     }
-    (void)model.forward(block, x.narrow(0, first, count), watch);
+    visited = 0;
+    detail::forward_while_watched(model, block, x.narrow(0, first, count), watch);
   });
   for (Statistics& s : stats) s.finish();
   return stats;
