@@ -216,7 +216,7 @@ bool shaped(const float* x, long long rows, long long cols, long long stride, co
 }
 
 bool valid(const Convention& c) {
-  if (c.bits < 2 || c.bits > 16 || c.range < Range::gptq || c.range > Range::absmax) return false;
+  if (c.bits < 2 || c.bits > 16 || c.range < Range::gptq || c.range > Range::mx_ceil) return false;
   return !(c.symmetric && (c.range == Range::awrq_activation || c.range == Range::flexround_activation));
 }
 

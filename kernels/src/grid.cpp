@@ -20,7 +20,7 @@ namespace ptq::kernels {
 bool valid(const Convention& c) {
   if (c.bits < 2 || c.bits > 16) return false;
   const bool activation = c.range == Range::awrq_activation || c.range == Range::flexround_activation;
-  return c.range >= Range::gptq && c.range <= Range::absmax && !(activation && c.symmetric);
+  return c.range >= Range::gptq && c.range <= Range::mx_ceil && !(activation && c.symmetric);
 }
 
 CodeRange code_range(const Convention& convention) { return formula::code_range(convention); }

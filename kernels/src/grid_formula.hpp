@@ -19,11 +19,13 @@ template <>
 struct Limits<float> {
   static constexpr float smallest = 1.17549435e-38f;   // least normal number
   static constexpr float farthest_zero = 16777216.0f;  // float holds every integer up to here
+  static constexpr float epsilon = 1.1920929e-07f;
 };
 template <>
 struct Limits<double> {
   static constexpr double smallest = 2.2250738585072014e-308;
   static constexpr double farthest_zero = 1073741824.0;
+  static constexpr double epsilon = 2.220446049250313e-16;
 };
 
 template <class T>
@@ -56,6 +58,8 @@ PTQ_HOST_DEVICE inline CodeRange code_range(const Convention& c) {
   const std::int32_t half = std::int32_t{1} << (c.bits - 1), maxq = 2 * half - 1;
   switch (c.range) {
     case Range::absmax:
+    case Range::mx:
+    case Range::mx_ceil:
       return {-(half - 1), half - 1};
     case Range::omni_no_zero_point:
       return {-half, half - 1};
@@ -69,6 +73,16 @@ PTQ_HOST_DEVICE inline CodeRange code_range(const Convention& c) {
 /// Whether zero joins the range before anything else.
 PTQ_HOST_DEVICE inline bool holds_zero(const Convention& c) {
   return c.range == Range::gptq || c.range == Range::flexround || (c.range == Range::flexround_activation && !c.as_published);
+}
+
+/// The least e with widest <= 2^e (ceil) or < 2^e; widest is positive and finite. As released, ceil goes by a logarithm rounded to T: a few
+/// steps above a power of two count as that power.
+template <class T>
+PTQ_HOST_DEVICE inline int shared_exponent(T widest, bool ceil) {
+  int e;
+  const T fraction = std::frexp(widest, &e);  // [0.5, 1)
+  if (!ceil || fraction >= T(0.5) + T(1024) * Limits<T>::epsilon) return e;
+  return fraction == T(0.5) ? e - 1 : static_cast<int>(std::ceil(static_cast<T>(std::log2(static_cast<double>(widest)))));
 }
 
 template <class T>
@@ -114,6 +128,10 @@ PTQ_HOST_DEVICE inline void grid(const Convention& c, T lo, T hi, T& scale, std:
       return;
     case Range::absmax:
       scale = most(widest, T(1e-5)) / top;
+      return;
+    case Range::mx:
+    case Range::mx_ceil:
+      if (widest >= Limits<T>::smallest) scale = std::ldexp(T(1), shared_exponent(widest, c.range == Range::mx_ceil) + 1 - c.bits);
       return;
   }
 }

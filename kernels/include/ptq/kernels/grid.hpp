@@ -26,6 +26,12 @@ enum class Range : int {
   omni_no_zero_point,
   /// SmoothQuant. s = max(max|w|, 1e-5)/(half - 1), z = 0, codes -(half-1)..half-1.
   absmax,
+  /// Block floating point, OCP Microscaling 1.0 and QERA: a power of two, s = 2^(floor(log2 max|w|) + 2 - bits), z = 0, codes
+  /// -(half-1)..half-1. A range below the least normal number is zero.
+  mx,
+  /// The same as released with LQER: s = 2^(ceil(log2 max|w|) + 1 - bits), the logarithm rounded to T, so that a maximum that is a power of
+  /// two saturates.
+  mx_ceil,
 };
 
 struct Convention {
