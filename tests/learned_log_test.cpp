@@ -50,7 +50,7 @@ double moved(const Transformer& model, const S& smoothing) {
 
 /// Statistics of the inputs that the block's linears read.
 std::vector<Statistics> read(const Transformer& model, const BlockParameters& block, const Tensor& x) {
-  return observe(model, 0, block, x, {.absmax = true, .extent = true, .mean_abs = true, .middle = true}, {}, 4096);
+  return observe(model, 0, block, x, {.absmax = true, .extent = true, .middle = true, .profile = true, .square = true}, {}, 4096);
 }
 
 }  // namespace
@@ -163,7 +163,8 @@ TEST_CASE("a chain starts each smoothing on what the earlier ones leave") {
       CHECK(at::allclose(told[g].low, seen[g].low, 1e-9, 1e-12));
       CHECK(at::allclose(told[g].high, seen[g].high, 1e-9, 1e-12));
       CHECK(at::allclose(told[g].middle, seen[g].middle, 1e-9, 1e-12));
-      CHECK(told[g].sum_abs.defined() == (g == 3));  // a sum of |x − d| cannot follow from that of |x|
+      CHECK(told[g].profile.defined() == (g == 3));  // a sum of |x − d| cannot follow from that of |x|
+      CHECK(told[g].square.defined() == (g == 3));
     }
     const Chain<SmoothQuant, StaticLog> chain;
     const BlockParameters fused = chain.fuse(model.layout(), block, chain.start(model.layout(), block, statistics(model, tokens)));

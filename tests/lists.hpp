@@ -4,6 +4,9 @@
 #include <tuple>
 #include <vector>
 
+#include <ptq/correction/l2qer.hpp>
+#include <ptq/correction/lqer.hpp>
+#include <ptq/correction/qera.hpp>
 #include <ptq/loss/aug.hpp>
 #include <ptq/loss/nlc.hpp>
 #include <ptq/loss/sum.hpp>
@@ -27,7 +30,7 @@ using Smoothings = std::tuple<NoSmoothing, SmoothQuant, StaticLog, LearnedLog, C
                               Equalize>;  // the last is the example of docs/adding_a_policy.md
 using Losses = std::tuple<Mse, Nlc, Sum<Mse, Nlc>, Sum<Mse, Aug<>, Aug<Nlc>>, Aug<>>;
 using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq, Claq>;
-using Corrections = std::tuple<NoCorrection>;
+using Corrections = std::tuple<NoCorrection, Lqer, L2qer, Qera>;
 using Adaptations = std::tuple<NoAdaptation>;
 
 /// The values of a policy on which laws are tested: its defaults, and others where they take another path.
@@ -141,6 +144,31 @@ struct Variants<Claq> {
              .side = KeepSide::each,
              .cluster_kept = true,
              .as_published = true}};
+  }
+};
+
+template <>
+struct Variants<Lqer> {
+  static std::vector<Lqer> all() { return {{}, {.rank = 3}, {.rank = 3, .whole = true}, {.energy = 0.5}, {.budget = 8}}; }
+};
+
+template <>
+struct Variants<L2qer> {
+  static std::vector<L2qer> all() {
+    std::vector<L2qer> all{{}, {.rank = 3, .batch = 1}, {.energy = 0.5, .stream = Stream::quantized}, {.budget = 8}};
+    for (const auto magnitude : {Magnitude::mean, Magnitude::rms, Magnitude::absmax}) all.push_back({.rank = 4, .magnitude = magnitude});
+    return all;
+  }
+};
+
+template <>
+struct Variants<Qera> {
+  static std::vector<Qera> all() {
+    return {{},
+            {.rank = 3},
+            {.rank = 3, .form = QeraForm::approximate},
+            {.energy = 0.5, .stream = Stream::quantized},
+            {.budget = 8, .whole = true}};
   }
 };
 

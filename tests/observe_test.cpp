@@ -29,7 +29,7 @@ Tensor flat(const Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 bool near(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>() <= 1e-10 * b.abs().max().item<double>(); }
 
-constexpr Needs everything{.absmax = true, .extent = true, .mean_abs = true, .hessian = true, .cross = true};
+constexpr Needs everything{.absmax = true, .extent = true, .profile = true, .square = true, .hessian = true, .cross = true};
 
 }  // namespace
 
@@ -41,14 +41,16 @@ TEST_CASE("plain statistics are sums and extremes over the inputs, whatever the 
     const auto seen = inputs(model, block, x);
     for (const int64_t batch : {1, 24, 4096}) {
       const auto stats =
-          observe(model, 0, block, x, {.absmax = true, .extent = true, .mean_abs = true, .middle = true, .hessian = true}, {}, batch);
+          observe(model, 0, block, x, {.absmax = true, .extent = true, .middle = true, .profile = true, .square = true, .hessian = true},
+                  {}, batch);
       for (size_t g = 0; g < 4; ++g) {
         const Tensor t = flat(seen[g]);
         CHECK(near(stats[g].hessian, at::mm(t.t(), t)));
         CHECK(near(stats[g].absmax, t.abs().amax(0)));
         CHECK(near(stats[g].low, t.amin(0)));
         CHECK(near(stats[g].high, t.amax(0)));
-        CHECK(near(stats[g].sum_abs, t.abs().sum(0)));
+        CHECK(near(stats[g].profile, seen[g].abs().sum(1)));
+        CHECK(near(stats[g].square, t.square().sum(0)));
         Tensor weights = at::tensor({0.99 * 0.99 * 0.99 * 0.99, 0.99 * 0.99 * 0.99 * 0.01, 0.99 * 0.99 * 0.01, 0.99 * 0.01, 0.01});
         CHECK(near(stats[g].middle, at::mv(((seen[g].amax(1) + seen[g].amin(1)) / 2).t(), weights)));
         CHECK(stats[g].sequences == 5);

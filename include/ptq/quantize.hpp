@@ -55,8 +55,8 @@ class Clock {
 
 /// Solves and corrects the linears of one input group in `work`; their artefacts go to `artefact`.
 inline void solve_group(const Stages& stages, const InputGroup& group, int64_t block, const Layout& layout, const BlockState& state,
-                        const std::vector<Scheme>& schemes, const Statistics& stats, const Statistics& reference, BlockParameters& work,
-                        QuantizedBlock& artefact, BlockReport& report) {
+                        const std::vector<Scheme>& schemes, const Precision& precision, const Statistics& stats,
+                        const Statistics& reference, BlockParameters& work, QuantizedBlock& artefact, BlockReport& report) {
   Shared shared;
   for (const int site : group.sites) {
     const auto i = static_cast<size_t>(site);
@@ -79,11 +79,13 @@ inline void solve_group(const Stages& stages, const InputGroup& group, int64_t b
       done = std::move(solution.linear);
       if (stages.correction->active()) {
         const Statistics& seen = stages.correction->source() == Stream::reference ? reference : stats;
-        done.correction = stages.correction->fit(solution.target - done.weight(), seen);
+        done.correction = stages.correction->fit({problem.place, solution.target - done.weight(), &seen, &shared, precision.factors});
       }
       line.numbers = std::move(solution.report);
     }
-    done.bias = work.linears[i].bias;
+    Tensor& bias = work.linears[i].bias;
+    if (bias.defined() && done.quantized()) bias = quantize_activation(bias.unsqueeze(0), precision.bias).squeeze(0);
+    done.bias = bias;
     work.linears[i].weight = done.effective_weight();
     line.seconds = clock.lap();
   }
@@ -151,8 +153,14 @@ struct BlockOutcome {
   BlockParameters work = fused;
   const bool corrects_on_stream = stages.correction->active() && stages.correction->source() == Stream::quantized;
   const Needs needs = stages.solver->needs() | (corrects_on_stream ? stages.correction->needs() : Needs{});
-  const std::vector<Statistics> fixed =
-      stages.correction->active() && !corrects_on_stream ? reference.statistics(block) : std::vector<Statistics>(layout.groups.size());
+  std::vector<Statistics> fixed(layout.groups.size());
+  if (stages.correction->active() && !corrects_on_stream) {
+    const Needs asked = stages.correction->needs();
+    if (state.smoothing.empty() && covers(reference_needs, asked))
+      fixed = reference.statistics(block);
+    else if (asked.any())  // the float model's inputs in the basis of the smoothing
+      fixed = observe(model, block, fused, reference.input(block), asked, {}, walk.batch_tokens);
+  }
   BlockParameters original;  // the float model in the basis of the smoothing: what paired statistics compare with
   Observation how{stages.solver->observed(), &formats};
   how.bits = stages.solver->statistic_bits();
@@ -169,7 +177,8 @@ struct BlockOutcome {
       stats[g] = observe(model, block, work, xq, needs, how, walk.batch_tokens, static_cast<int>(g))[g];
     }
     tell("solve");
-    detail::solve_group(stages, layout.groups[g], block, layout, state, schemes, stats[g], fixed[g], work, artefact, report);
+    detail::solve_group(stages, layout.groups[g], block, layout, state, schemes, walk.precision, stats[g], fixed[g], work, artefact,
+                        report);
     stats[g] = {};
   }
   report.seconds.emplace_back("solve", clock.lap());

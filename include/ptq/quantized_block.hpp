@@ -29,6 +29,7 @@ struct Formats {
   std::vector<Format> inputs;       ///< by input group
   std::vector<Format> outputs;      ///< by site
   std::array<Scheme, 4> attention;  ///< by Operand
+  Scheme branch;                    ///< of both products of a correction
 
   [[nodiscard]] bool attention_active() const {
     for (const Scheme& s : attention)
@@ -44,16 +45,23 @@ struct Formats {
       if (whole(f.scheme)) return true;
     for (const Scheme& s : attention)
       if (whole(s)) return true;
-    return false;
+    return whole(branch);
   }
 };
+
+/// (x A) B, both products rounded to the format of branches. x (…, in) as the linear reads it → (…, out).
+/// Zhang et al.: LQER, arXiv 2402.02446, as released: the quantized product beside it is not rounded.
+[[nodiscard]] inline Tensor branch(const LowRank& c, const Tensor& x, const Scheme& format) {
+  const Tensor inner = quantize_activation(affine(x, c.a.t()), format);  // (…, rank)
+  return quantize_activation(affine(inner, c.b.t()), format);
+}
 
 /// The formats of one block by its precision; static grids still to be set.
 [[nodiscard]] inline Formats formats_of(const Precision& precision, const Layout& layout, int block) {
   Formats f;
   f.inputs.assign(layout.groups.size(), Format{precision.activations, {}});
   for (const Site& site : layout.sites) f.outputs.push_back({precision.output("blocks." + std::to_string(block) + "." + site.name), {}});
-  f.attention = precision.attention;
+  f.attention = precision.attention, f.branch = precision.branch;
   return f;
 }
 
@@ -69,7 +77,7 @@ struct FormatOperators : FloatOperators {
   Tensor linear(int site, const Tensor& x) override {
     const auto s = static_cast<size_t>(site);
     Tensor y = FloatOperators::linear(site, x);  // (…, out)
-    if (corrections_ && (*corrections_)[s].defined()) y = y + at::matmul(at::matmul(x, (*corrections_)[s].a), (*corrections_)[s].b);
+    if (corrections_ && (*corrections_)[s].defined()) y = y + branch((*corrections_)[s], x, formats_->branch);
     return formats_->outputs[s](y);
   }
   Tensor operand(Operand which, const Tensor& t) override { return Format{formats_->attention[static_cast<size_t>(which)], {}}(t); }

@@ -49,7 +49,7 @@ struct Recipe {
   static_assert(Smoothing<S>, "Recipe: the second axis takes a Smoothing, such as NoSmoothing or SmoothQuant");
   static_assert(Loss<L>, "Recipe: the third axis takes a Loss, such as Mse");
   static_assert(Solver<V>, "Recipe: the fourth axis takes a Solver, such as Direct or Gptq");
-  static_assert(Correction<C>, "Recipe: the fifth axis takes a Correction, such as NoCorrection");
+  static_assert(Correction<C>, "Recipe: the fifth axis takes a Correction, such as NoCorrection, Lqer, L2qer or Qera");
   static_assert(Adaptation<A>, "Recipe: the sixth axis takes an Adaptation, such as NoAdaptation");
   static_assert(
       !(learns_range<R> && owns_grid<V>),
@@ -139,8 +139,12 @@ template <class... Axes>
   if (r.adaptation.scope() != AdaptationScope::nothing && r.adaptation.steps() == 0) return "an adaptation of zero steps";
   if (r.adaptation.steps() > 0 && !learns(r) && !r.solver.needs().any())
     return "an adaptation where nothing is learned and the solver needs no data";
-  if constexpr (requires { r.solver.redundant(precision); }) return r.solver.redundant(precision);
-  return {};
+  Reason why;
+  r.each([&](const std::string&, const auto& policy) {
+    if constexpr (requires { policy.redundant(precision); })
+      if (why.empty()) why = policy.redundant(precision);
+  });
+  return why;
 }
 
 }  // namespace ptq

@@ -101,7 +101,8 @@ inline void shift_input(BlockParameters& block, const Layout& layout, const Fold
   bias = bias.defined() ? bias - lost : -lost;
 }
 
-/// What an input group's statistics become once `state` has shifted and divided it: x → (x − d) / s. Sums of |x| survive factors alone.
+/// What an input group's statistics become once `state` has shifted and divided it: x → (x − d) / s. Sums of |x| and x² survive factors
+/// alone.
 [[nodiscard]] inline std::vector<Statistics> smoothed(const Layout& layout, const std::vector<Statistics>& stats,
                                                       const NamedTensors& state) {
   std::vector<Statistics> all = stats;
@@ -125,7 +126,8 @@ inline void shift_input(BlockParameters& block, const Layout& layout, const Fold
     if (a.defined()) x.low = at::minimum(a, b), x.high = at::maximum(a, b);
     if (x.absmax.defined()) x.absmax = d.defined() ? at::maximum(x.low.abs(), x.high.abs()) : x.absmax / s.abs();
     x.middle = moved(x.middle);
-    x.sum_abs = d.defined() || !x.sum_abs.defined() ? Tensor() : x.sum_abs / s.abs();
+    x.profile = d.defined() || !x.profile.defined() ? Tensor() : x.profile / s.abs();
+    x.square = d.defined() || !x.square.defined() ? Tensor() : x.square / s.square();
     x.hessian = x.cross = Tensor();
   }
   return all;

@@ -1,9 +1,6 @@
 // Solver: in which order, and with which feedback, are codes chosen?
 #pragma once
 
-#include <any>
-#include <functional>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +8,7 @@
 #include <ptq/calibration/statistics.hpp>
 #include <ptq/core/policy.hpp>
 #include <ptq/core/quantized_linear.hpp>
+#include <ptq/core/shared.hpp>
 #include <ptq/rounding.hpp>
 
 namespace ptq {
@@ -27,20 +25,6 @@ enum class Divisors { ignore, decide };
 template <>
 struct EnumNames<Divisors> {
   static constexpr std::array<std::string_view, 2> names{"ignore", "decide"};
-};
-
-/// What linears that read the same input compute once: factors of their Hessian by name.
-class Shared {
- public:
-  template <class T>
-  const T& get(const std::string& key, const std::function<T()>& make) {
-    std::any& kept = kept_[key];
-    if (!kept.has_value()) kept = make();
-    return std::any_cast<const T&>(kept);
-  }
-
- private:
-  std::map<std::string, std::any> kept_;
 };
 
 /// One linear to be quantized.

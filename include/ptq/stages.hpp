@@ -54,7 +54,7 @@ struct CorrectionStage {
   [[nodiscard]] virtual bool active() const = 0;
   [[nodiscard]] virtual Needs needs() const = 0;
   [[nodiscard]] virtual Stream source() const = 0;
-  [[nodiscard]] virtual LowRank fit(const Tensor& residual, const Statistics& stats) const = 0;
+  [[nodiscard]] virtual LowRank fit(const Residual& residual) const = 0;
 };
 
 struct AdaptationStage {
@@ -124,7 +124,7 @@ struct CorrectionOf final : CorrectionStage {
   bool active() const override { return !std::is_same_v<P, NoCorrection>; }
   Needs needs() const override { return p.needs(); }
   Stream source() const override { return p.source(); }
-  LowRank fit(const Tensor& residual, const Statistics& s) const override { return p.fit(residual, s); }
+  LowRank fit(const Residual& residual) const override { return p.fit(residual); }
 };
 
 template <Adaptation P>

@@ -1,4 +1,4 @@
-// Laws of losses, corrections and adaptations, on every member; and null policies are the absence of their axis.
+// Laws of losses and adaptations, on every member; and null policies are the absence of their axis.
 #include <ptq/quantize.hpp>
 
 #include "catch.hpp"
@@ -39,26 +39,6 @@ TEST_CASE("the mean squared error is what its formula says", "[laws]") {
   CHECK(Mse{Reduce::mean}(f, q).item<double>() == Approx(14.0 / 6));
   CHECK(Mse{Reduce::sum}(f, q).item<double>() == Approx(14.0 / 2));
   CHECK(Mse{}(f, f).item<double>() == 0);
-}
-
-TEMPLATE_LIST_TEST_CASE("a correction fits the residual's shape and is finite", "[laws]", Corrections) {
-  at::manual_seed(4);
-  const Tensor residual = at::randn({6, 16}), x = at::randn({2, 20, 16});
-  Statistics stats;
-  stats.add({.absmax = true, .extent = true, .mean_abs = true, .hessian = true}, x);
-  stats.finish();
-  for (const TestType& p : Variants<TestType>::all()) {
-    INFO(label(p));
-    const LowRank c = p.fit(residual, stats);
-    if constexpr (std::is_same_v<TestType, NoCorrection>) {
-      CHECK(!c.defined());
-    } else {
-      CHECK(c.a.size(0) == 16);
-      CHECK(c.b.size(1) == 6);
-      CHECK(at::isfinite(at::mm(c.a, c.b)).all().item<bool>());
-      CHECK(c.bits > 0);
-    }
-  }
 }
 
 TEMPLATE_LIST_TEST_CASE("an adaptation that sees nothing makes no steps", "[laws]", Adaptations) {

@@ -82,8 +82,8 @@ TEMPLATE_LIST_TEST_CASE("factors of a smoothing are positive and finite, dead an
           const int64_t n = s.model->layout().groups[g].width;
           const Tensor x = at::ones({n}, at::kDouble);
           x[0] = 0, x[1] = 1e30, x[2] = 1e-30;
-          hostile[g].absmax = x, hostile[g].low = -x, hostile[g].high = x, hostile[g].sum_abs = x, hostile[g].middle = x,
-          hostile[g].tokens = hostile[g].sequences = 1;
+          hostile[g].absmax = x, hostile[g].low = -x, hostile[g].high = x, hostile[g].profile = x.unsqueeze(0),
+          hostile[g].square = x.square(), hostile[g].middle = x, hostile[g].tokens = hostile[g].sequences = 1;
         }
         check_state(given);
         check_state(p.start(s.model->layout(), plain, hostile));

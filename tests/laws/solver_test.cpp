@@ -26,7 +26,7 @@ struct Layer {
   }
   void observe() {
     stats = {};
-    stats.add({.absmax = true, .extent = true, .mean_abs = true, .hessian = true, .cross = true}, x, x);
+    stats.add({.absmax = true, .extent = true, .profile = true, .square = true, .hessian = true, .cross = true}, x, x);
     stats.finish();
   }
   template <class P>

@@ -85,10 +85,11 @@ class CachedReference : public ReferenceStream {
       for (const InputGroup& group : layout_.groups) {
         const auto row = [&](const char* what) {
           return io::get(file, std::string(what) + "/" + group.name, block, 1).squeeze(0);
-        };  // (width)
+        };  // (width); profile: (sequences, width)
         Statistics s;
         s.sequences = file.attribute<int64_t>("/", "sequences"), s.tokens = file.attribute<int64_t>("/", "tokens");
-        s.absmax = row("absmax"), s.low = row("low"), s.high = row("high"), s.sum_abs = row("sum_abs"), s.middle = row("middle");
+        s.absmax = row("absmax"), s.low = row("low"), s.high = row("high"), s.middle = row("middle");
+        s.profile = row("profile"), s.square = row("square");
         all.push_back(std::move(s));
       }
       require_same(file, "sha256/statistics", block, digest(all));
@@ -99,8 +100,10 @@ class CachedReference : public ReferenceStream {
  private:
   static constexpr int64_t hex_digits = 64;
 
-  static std::array<Tensor, 5> rows(const Statistics& s) {
-    return {s.absmax.contiguous(), s.low.contiguous(), s.high.contiguous(), s.sum_abs.contiguous(), s.middle.contiguous()};
+  static constexpr std::array<const char*, 6> names{"absmax", "low", "high", "middle", "profile", "square"};
+  static std::array<Tensor, 6> rows(const Statistics& s) {
+    return {s.absmax.contiguous(), s.low.contiguous(),     s.high.contiguous(),
+            s.middle.contiguous(), s.profile.contiguous(), s.square.contiguous()};
   }
 
   static Sha256 digest(const std::vector<Statistics>& all) {
@@ -122,8 +125,11 @@ class CachedReference : public ReferenceStream {
     const io::DType type = io::stored_dtype(x, "stream");
     std::vector<io::BulkDataset> sets{{"stream", type, {blocks + 1, n, t, hidden}}};
     for (const InputGroup& g : layout_.groups)
-      for (const char* what : {"absmax", "low", "high", "sum_abs", "middle"})
-        sets.push_back({std::string(what) + "/" + g.name, std::string(what) == "sum_abs" ? io::DType::f64 : type, {blocks, g.width}});
+      for (const std::string what : names) {
+        const bool sum = what == "profile" || what == "square";
+        sets.push_back({what + "/" + g.name, sum ? io::DType::f64 : type, {blocks, g.width}});
+        if (what == "profile") sets.back().shape = {blocks, n, g.width};
+      }
     const size_t stream_digests = sets.size(), statistics_digests = stream_digests + 1;
     sets.push_back({"sha256/stream", io::DType::u8, {blocks + 1, hex_digits}});
     sets.push_back({"sha256/statistics", io::DType::u8, {blocks, hex_digits}});
@@ -150,7 +156,7 @@ class CachedReference : public ReferenceStream {
       x = reference_forward(model, block, x, stats, batch_tokens);
       write_stream(block + 1);
       for (size_t g = 0; g < stats.size(); ++g) {
-        const std::array<Tensor, 5> all = rows(stats[g]);
+        const auto all = rows(stats[g]);
         for (size_t k = 0; k < all.size(); ++k) file.write(1 + all.size() * g + k, block, io::bytes_of(all[k]));
       }
       write_digest(statistics_digests, block, digest(stats));

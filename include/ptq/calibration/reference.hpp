@@ -18,8 +18,8 @@ struct ReferenceStream {
   [[nodiscard]] virtual std::vector<Statistics> statistics(int64_t block) = 0;  ///< by input group; see reference_needs
 };
 
-/// The statistics that every reference stream offers: cheap ones, a vector a group.
-inline constexpr Needs reference_needs{.absmax = true, .extent = true, .mean_abs = true, .middle = true};
+/// The statistics that every reference stream offers: cheap ones, a vector a group, or a vector a sequence.
+inline constexpr Needs reference_needs{.absmax = true, .extent = true, .middle = true, .profile = true, .square = true};
 
 /// Runs one float block over x and gathers reference statistics. x, y (N, T, hidden).
 [[nodiscard]] inline Tensor reference_forward(const Transformer& model, int64_t block, const Tensor& x, std::vector<Statistics>& stats,

@@ -1,17 +1,22 @@
 // Rounding of activations: dynamic per token or per tensor, or on a static grid from calibration.
 #pragma once
 
+#include <ptq/core/block_float.hpp>
 #include <ptq/core/straight_through.hpp>
 
 namespace ptq {
 
-/// Rounds x to `scheme`. Per token: one grid for every vector along the last dimension. Per tensor: one grid for each call, so batch the
-/// calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through and the range is followed.
-/// The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137, SmoothQuant
-/// 2211.10438.
+/// Rounds x to `scheme`. Per token: one grid for every vector along the last dimension; mxint: one exponent for blocks of it. Per tensor:
+/// one grid for each call, so batch the calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through and the
+/// range is followed. The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137,
+/// SmoothQuant 2211.10438.
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Scheme& scheme, bool as_published = false) {
   if (!scheme.active()) return x;
   const bool taught = at::GradMode::is_enabled() && x.requires_grad();
+  if (scheme.block_float()) {
+    const Tensor rounded = block_float(x.detach(), scheme);
+    return taught ? x + (rounded - x).detach() : rounded;
+  }
   const Tensor flat = x.detach().reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)
   Tensor out = at::empty_like(flat), scale, zero;
   const auto how = convention(scheme, as_published);

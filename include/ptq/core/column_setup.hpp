@@ -60,7 +60,8 @@ struct EnumNames<ColumnMode> {
 }
 
 /// How the grids of a linear come about: the rounding's own where it has one; else one a row (or tensor) fitted to `weight`; else one a
-/// group, fitted beforehand to `live` (static) or when the group is reached. `weight` (rows, n) as given, `live` with dead columns zeroed.
+/// group, fitted beforehand to `live` (static, and always for blocks that share an exponent) or when the group is reached. `weight` (rows,
+/// n) as given, `live` with dead columns zeroed.
 [[nodiscard]] inline ColumnGrid column_grid(const Tensor& weight, const Tensor& live, const Scheme& scheme,
                                             const std::optional<Grid>& learned, bool static_groups, bool as_published) {
   const bool grouped = scheme.granularity == Granularity::group;
@@ -70,7 +71,7 @@ struct EnumNames<ColumnMode> {
     if (row.granularity == Granularity::group) row.granularity = Granularity::channel;
     return fit_grid(columns, row, as_published);
   };
-  how.dynamic = grouped && !static_groups && !learned;
+  how.dynamic = grouped && !static_groups && !learned && !scheme.block_float();
   how.stale = as_published;
   if (!how.dynamic) how.fixed = learned ? *learned : fit_grid(grouped ? live : weight, scheme, as_published);
   return how;

@@ -79,22 +79,50 @@ kernels::Grid<T> raw(const Grid& g) {
   return {s.range, s.bits, s.symmetric, as_published};
 }
 
-/// The number of groups of `cols` columns; throws when the group size does not divide.
+/// The number of groups of `cols` columns; throws when the group size does not divide. The last block of an mxint row may be short.
 [[nodiscard]] inline int64_t group_count(const Scheme& scheme, int64_t cols, const std::string& place) {
   if (scheme.granularity != Granularity::group) return 1;
+  if (scheme.block_float()) return (cols + scheme.group - 1) / scheme.group;
   if (cols % scheme.group != 0)
     refuse(place, ": groups of ", scheme.group, " do not divide ", cols, " columns; choose a divisor of ", cols, " or :channel");
   return cols / scheme.group;
 }
 
+[[nodiscard]] inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published = false);
+
+namespace detail {
+
+/// Blocks of several rows: the grid of their maxima, repeated for each row. Short blocks at the ends are filled up with zeros.
+inline Grid fit_block_rows(const Tensor& x, const Scheme& scheme) {  // x (rows, cols)
+  const int64_t m = scheme.group_rows, n = scheme.group, rows = x.size(0), down = (rows + m - 1) / m, across = (x.size(1) + n - 1) / n;
+  const Tensor whole = at::constant_pad_nd(x.abs(), {0, across * n - x.size(1), 0, down * m - rows});
+  const Tensor top = whole.view({down, m, across, n}).amax({1, 3});  // (down, across)
+  Scheme one = scheme;
+  one.group = one.group_rows = 1;
+  Grid g = fit_grid(top, one);
+  g.scheme = scheme;
+  g.scale = g.scale.repeat_interleave(m, 0).narrow(0, 0, rows).contiguous();  // (rows, across)
+  g.zero = g.zero.repeat_interleave(m, 0).narrow(0, 0, rows).contiguous();
+  return g;
+}
+
+/// What the released ceil form does before it rounds: magnitudes above 1e-8 grow by 1e-9, so that small ties go away from zero.
+inline Tensor nudged(const Tensor& x) {
+  const Tensor magnitude = x.abs();
+  return at::where(magnitude > 1e-8, (magnitude + 1e-9).copysign(x), x);
+}
+
+}  // namespace detail
+
 /// Fits one grid to every row, group or to the whole of `w` by min-max, or by the exponent-2.4 search when the scheme says so.
 /// w (rows, cols) finite float32 or float64. `as_published`: see kernels::Convention.
-[[nodiscard]] inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published = false) {
+inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published) {
   const Tensor x = w.detach().contiguous();
   const auto how = convention(scheme, as_published);
   if (!kernels::valid(how))
     refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)],
            " has no such form");
+  if (scheme.group_rows > 1) return detail::fit_block_rows(x, scheme);
   const bool whole = scheme.granularity == Granularity::tensor;
   const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
   const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));
@@ -126,7 +154,8 @@ kernels::Grid<T> raw(const Grid& g) {
 namespace detail {
 
 inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor, Tensor* values, Tensor* codes) {
-  const Tensor x = w.contiguous(), d = divisor.defined() ? divisor.to(x.scalar_type()).expand_as(x).contiguous() : divisor;
+  const Tensor x = (grid.scheme.range == Range::mx_ceil && !divisor.defined() ? nudged(w) : w).contiguous(),
+               d = divisor.defined() ? divisor.to(x.scalar_type()).expand_as(x).contiguous() : divisor;
   by_scalar(x, "rounding", [&]<class T>(T) {
     if (grid.scale.scalar_type() != x.scalar_type()) fail("rounding ", shape_text(x), " on a grid of ", shape_text(grid.scale));
     const auto raw_grid = raw<T>(grid);

@@ -1,4 +1,4 @@
-// Which number format stands where: weights, inputs and outputs of linears, operands of attention, the head.
+// Which number format stands where: weights, inputs and outputs of linears, operands of attention, biases, low-rank factors, the head.
 #pragma once
 
 #include <array>
@@ -17,6 +17,9 @@ struct Precision {
   Scheme activations;                                   ///< of the inputs of linears in blocks
   std::vector<std::pair<std::string, Scheme>> outputs;  ///< of linears by the ending of their name: "q_proj", "v_proj"
   std::array<Scheme, 4> attention;                      ///< query, key, probability, value, as attention multiplies them
+  Scheme bias;                                          ///< of quantized linears, as if it were an activation of one token
+  Scheme factors;                                       ///< of low-rank corrections
+  Scheme branch;                                        ///< of x A, and of (x A) B, where a correction runs beside the quantized product
   std::vector<std::pair<std::string, Scheme>>
       overrides;  ///< glob over places → weight format; the last match wins; reaches "head" by name only
 
@@ -41,11 +44,13 @@ struct Precision {
     return attention[0].active() || attention[1].active() || attention[2].active() || attention[3].active();
   }
 
-  /// Every slot by name, in a fixed order: attributes of results, part of keys.
+  /// Every slot by name, in a fixed order: attributes of results, part of keys. Those of biases and corrections only where they are used.
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> slots() const {
     std::vector<std::pair<std::string, std::string>> all{{"weights", weights.text()}, {"activations", activations.text()}};
     for (const auto& [ending, s] : outputs) all.emplace_back("outputs." + ending, s.text());
     for (size_t i = 0; i < attention.size(); ++i) all.emplace_back("attention." + std::string(operand_names[i]), attention[i].text());
+    for (const auto& [name, s] : {std::pair{"bias", &bias}, {"factors", &factors}, {"branch", &branch}})
+      if (s->active()) all.emplace_back(name, s->text());
     for (const auto& [pattern, s] : overrides) all.emplace_back("override." + pattern, s.text());
     return all;
   }

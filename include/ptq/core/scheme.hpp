@@ -12,7 +12,8 @@
 
 namespace ptq {
 
-/// What shares one scale: the whole tensor, a row (output channel), `group` neighbouring columns of a row, one token of an activation.
+/// What shares one scale: the whole tensor, a row (output channel), `group` neighbouring columns of a row (or of `group_rows` rows), one
+/// token of an activation.
 enum class Granularity { tensor, channel, group, token };
 
 /// Named min-max conventions of the published codes; they differ in whether zero is always in the range, in floors, in the symmetric
@@ -26,24 +27,28 @@ template <class E>
 struct NameTable;
 template <>
 struct NameTable<Range> {
-  static constexpr std::array<std::string_view, 7> names{"gptq", "awrq_activation",    "flexround", "flexround_activation",
-                                                         "omni", "omni_no_zero_point", "absmax"};
+  static constexpr std::array<std::string_view, 9> names{
+      "gptq", "awrq_activation", "flexround", "flexround_activation", "omni", "omni_no_zero_point", "absmax", "mx", "mx_ceil"};
 };
 
-/// An integer format of 2 to 8 bits, or none (floating point).
+/// An integer format of 2 to 8 bits, one whose scales are powers of two (mxint), or none (floating point).
 struct Scheme {
   int bits = 0;  ///< 0: not quantized
   bool symmetric = false;
   Granularity granularity = Granularity::channel;
-  int64_t group = 0;  ///< columns of a group, for Granularity::group
+  int64_t group = 0;       ///< columns of a group, for Granularity::group
+  int64_t group_rows = 1;  ///< rows of a group; more than one for mxint weights only
   Range range = Range::gptq;
   bool search = false;      ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
   bool calibrated = false;  ///< activations only: one static range per tensor, from calibration
 
   [[nodiscard]] bool active() const { return bits != 0; }
+  /// Whether scales are powers of two, stored as exponents of 8 bits (block floating point); the last group of a row may then be short.
+  [[nodiscard]] bool block_float() const { return range == Range::mx || range == Range::mx_ceil; }
   bool operator==(const Scheme&) const = default;
 
-  /// "none", or "int4:g64", "int8:token:sym", "int4:channel:range=omni:search". Refuses, naming `what`, anything else.
+  /// "none", or "int4:g64", "int8:token:sym", "int4:channel:range=omni:search", "mxint4:b16", "mxint4:b4x16:ceil". Refuses, naming `what`,
+  /// anything else.
   static Scheme parse(std::string_view text, const std::string& what, Role role);
 
   /// Reads back as the same value, whatever the role.
@@ -61,13 +66,46 @@ inline Range usual_range(const Scheme& s, Role role) {
   return s.granularity == Granularity::tensor && !s.calibrated ? Range::awrq_activation : Range::omni;
 }
 
+inline bool digits(std::string_view t) { return !t.empty() && t.find_first_not_of("0123456789") == std::string_view::npos; }
+
+/// "mxint4", "mxint4:b16", "mxint4:b4x16" (rows x columns), "mxint4:channel", "mxint8:token", "mxint8:tensor", each also ":ceil".
+inline Scheme parse_mxint(std::string_view text, const std::string& what, Role role) {
+  const auto parts = split(text, ':');
+  Scheme s;
+  s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 2, 8);
+  s.symmetric = true, s.range = Range::mx, s.granularity = Granularity::group, s.group = 16;
+  for (size_t i = 1; i < parts.size(); ++i) {
+    const std::string_view p = parts[i];
+    const std::string_view sizes = p.substr(p.empty() ? 0 : 1);
+    const size_t times = sizes.find('x');
+    if (p == "ceil") {
+      s.range = Range::mx_ceil;
+    } else if (p == "tensor") {
+      s.granularity = Granularity::tensor, s.group = 0;
+    } else if (p == (role == Role::weight ? "channel" : "token")) {
+      s.granularity = role == Role::weight ? Granularity::channel : Granularity::token, s.group = 0;
+    } else if (p.starts_with('b') &&
+               (digits(sizes) || (times != sizes.npos && digits(sizes.substr(0, times)) && digits(sizes.substr(times + 1))))) {
+      s.granularity = Granularity::group;
+      if (times != sizes.npos) s.group_rows = parse_integer<int64_t>(sizes.substr(0, times), what, 1, int64_t{1} << 30);
+      s.group = parse_integer<int64_t>(times == sizes.npos ? sizes : sizes.substr(times + 1), what, 1, int64_t{1} << 30);
+    } else {
+      refuse(what, ": '", parts[i], "' in '", std::string(text), "' is none of bN, bMxN, ", role == Role::weight ? "channel" : "token",
+             ", tensor, ceil");
+    }
+  }
+  if (s.group_rows > 1 && role == Role::activation)
+    refuse(what, ": blocks of ", s.group_rows, " tokens would make a token depend on later ones; use :b", s.group);
+  return s;
+}
+
 }  // namespace detail
 
 inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role role) {
   if (text == "none") return {};
   const auto parts = split(text, ':');
-  if (parts[0].starts_with("mxint")) refuse(what, ": '", parts[0], "' (blocks that share an exponent) is not built in; use int2 to int8");
-  if (!parts[0].starts_with("int")) refuse(what, ": '", text, "' does not begin with none or int2 to int8");
+  if (parts[0].starts_with("mxint")) return detail::parse_mxint(text, what, role);
+  if (!parts[0].starts_with("int")) refuse(what, ": '", text, "' does not begin with none, int2 to int8 or mxint2 to mxint8");
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(3), what, 2, 8);
   s.granularity = role == Role::weight ? Granularity::channel : Granularity::token;
@@ -91,8 +129,9 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
       s.group = parse_integer<int64_t>(std::string_view(p).substr(1), what, 1, int64_t{1} << 30);
     } else if (p.starts_with("range=")) {
       const auto& names = NameTable<Range>::names;
-      const auto found = std::find(names.begin(), names.end(), std::string_view(p).substr(6));
-      if (found == names.end())
+      const auto last = names.end() - 2;  // those of mxint follow from its name
+      const auto found = std::find(names.begin(), last, std::string_view(p).substr(6));
+      if (found == last)
         refuse(what, ": '", p,
                "' names no convention; known are gptq, awrq_activation, flexround, flexround_activation, omni, omni_no_zero_point, absmax");
       s.range = static_cast<Range>(found - names.begin()), ranged = true;
@@ -109,7 +148,7 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
 
 inline std::string Scheme::text() const {
   if (!active()) return "none";
-  std::string t = "int" + std::to_string(bits);
+  std::string t = (block_float() ? "mxint" : "int") + std::to_string(bits);
   switch (granularity) {
     case Granularity::tensor:
       t += calibrated ? ":static" : ":tensor";
@@ -118,12 +157,13 @@ inline std::string Scheme::text() const {
       t += ":channel";
       break;
     case Granularity::group:
-      t += ":g" + std::to_string(group);
+      t += (block_float() ? ":b" : ":g") + (group_rows > 1 ? std::to_string(group_rows) + "x" : "") + std::to_string(group);
       break;
     case Granularity::token:
       t += ":token";
       break;
   }
+  if (block_float()) return range == Range::mx_ceil ? t + ":ceil" : t;
   t += symmetric ? ":sym" : ":asym";
   t += ":range=" + std::string(NameTable<Range>::names[static_cast<size_t>(range)]);
   return search ? t + ":search" : t;
@@ -131,6 +171,7 @@ inline std::string Scheme::text() const {
 
 inline std::string Scheme::brief(Role role) const {
   std::string t = text();
+  if (block_float()) return t;
   const auto drop = [&](const std::string& part) {
     if (const size_t at = t.find(part); at != std::string::npos) t.erase(at, part.size());
   };

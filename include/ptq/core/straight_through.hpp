@@ -28,6 +28,9 @@ namespace ptq {
       return (how.symmetric ? widest() / (half - 1) : (high - low) / most).clamp(1e-5, 1e4);
     case Range::absmax:
       return widest().clamp_min(1e-5) / (half - 1);
+    case Range::mx:
+    case Range::mx_ceil:
+      fail("a power of two has no gradient");
   }
   fail("unknown range");
 }
@@ -68,6 +71,7 @@ namespace detail {
   const Grid grid = fit_grid(w, scheme);
   const Tensor rounded = fake_quantize(w.detach(), grid);
   if (!w.requires_grad()) return rounded;
+  if (scheme.block_float()) return w + (rounded - w).detach();  // steps are powers of two, which nothing moves
   const bool whole = scheme.granularity == Granularity::tensor;
   const int64_t rows = whole ? 1 : w.size(0), groups = grid.groups();
   const Tensor x = w.reshape({rows, groups, -1}), values = rounded.view(x.sizes());

@@ -16,8 +16,13 @@ namespace detail {
 /// Squared output errors of the linears of a block on a few tokens.
 class ErrorMeter {
  public:
-  ErrorMeter(const Layout& layout, const BlockParameters& fused, const std::vector<Scheme>& schemes, int64_t tokens)
-      : layout_(layout), fused_(fused), schemes_(schemes), left_(layout.groups.size(), tokens), sums_(layout.sites.size()) {}
+  ErrorMeter(const Layout& layout, const BlockParameters& fused, const std::vector<Scheme>& schemes, const Scheme& branch, int64_t tokens)
+      : layout_(layout),
+        fused_(fused),
+        schemes_(schemes),
+        branch_(branch),
+        left_(layout.groups.size(), tokens),
+        sums_(layout.sites.size()) {}
 
   /// x the group's input before its format, seen after it; (B, T, in). done: parameters and corrections that run.
   void add(int group, const Tensor& x, const Tensor& seen, const BlockParameters& done, const std::vector<LowRank>& corrections) {
@@ -33,7 +38,7 @@ class ErrorMeter {
       const Tensor& w = fused_.linears[i].weight;
       const Tensor y = at::linear(a, w);  // (tokens, out)
       Tensor q = at::linear(b, done.linears[i].weight);
-      if (corrections[i].defined()) q = q + at::mm(at::mm(b, corrections[i].a), corrections[i].b);
+      if (corrections[i].defined()) q = q + branch(corrections[i], b, branch_);
       const Tensor plain = at::linear(b, fake_quantize(w, fit_grid(w, schemes_[i])));
       const auto square = [](const Tensor& t) { return t.square().sum(at::kDouble).item<double>(); };
       sums_[i].reference += square(y), sums_[i].error += square(y - q), sums_[i].plain += square(y - plain);
@@ -54,6 +59,7 @@ class ErrorMeter {
   const Layout& layout_;
   const BlockParameters& fused_;
   const std::vector<Scheme>& schemes_;
+  const Scheme branch_;
   std::vector<int64_t> left_;
   std::vector<Sum> sums_;
 };
@@ -80,7 +86,7 @@ struct MeteredOperators : FormatOperators {
 [[nodiscard]] inline Tensor advance(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const BlockParameters& fused,
                                     const std::vector<Scheme>& schemes, const Tensor& xq, const Tensor& target, int64_t batch_tokens,
                                     int64_t measured_tokens, BlockReport& report) {
-  detail::ErrorMeter meter(model.layout(), fused, schemes, measured_tokens);
+  detail::ErrorMeter meter(model.layout(), fused, schemes, artefact.formats.branch, measured_tokens);
   const std::vector<LowRank> corrections = artefact.corrections();
   detail::MeteredOperators ops(model.config(), artefact.parameters(), artefact.formats, corrections, meter);
   Tensor out = at::empty_like(xq);

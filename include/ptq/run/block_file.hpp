@@ -21,10 +21,12 @@ inline void put_correction(io::Hdf5Writer& f, const std::string& at, const LowRa
   f.attribute(at, "factor_bits", correction.bits);
 }
 
-inline void get_correction(const io::Hdf5Reader& f, const std::string& at, LowRank& correction) {
+inline void get_correction(const io::Hdf5Reader& f, const std::string& at, const Site& site, LowRank& correction) {
   if (!f.exists(at + "/factor_a")) return;
-  correction.a = io::get(f, at + "/factor_a"), correction.b = io::get(f, at + "/factor_b");
+  const Tensor a = correction.a = io::get(f, at + "/factor_a"), b = correction.b = io::get(f, at + "/factor_b");
   correction.bits = f.attribute<double>(at, "factor_bits");
+  if (a.dim() != 2 || b.dim() != 2 || a.size(0) != site.in || b.size(1) != site.out || a.size(1) != b.size(0))
+    fail(f.path().string(), ": ", at, ": factors of ", shape_text(a), " and ", shape_text(b), " do not fit (", site.out, ", ", site.in, ")");
 }
 
 inline void put_linear(io::Hdf5Writer& f, const std::string& at, const QuantizedLinear& l) {
@@ -70,7 +72,7 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   l.grid.scheme = format;
   if (f.exists(at + "/levels")) {
     get_levels(f, at, where, site, l);
-    get_correction(f, at, l.correction);
+    get_correction(f, at, site, l.correction);
     return l;
   }
   l.grid.lowest = static_cast<int>(f.attribute<int64_t>(at, "lowest"));
@@ -89,7 +91,7 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   if (l.grid.group_of.defined() &&
       (l.grid.group_of.numel() != site.in || l.grid.group_of.lt(0).any().item<bool>() || l.grid.group_of.ge(groups).any().item<bool>()))
     fail(where, ": group_of names a group that is not there");
-  get_correction(f, at, l.correction);
+  get_correction(f, at, site, l.correction);
   return l;
 }
 
@@ -135,6 +137,7 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
   f.group("attention");
   for (size_t i = 0; i < b.formats.attention.size(); ++i)
     f.attribute("attention", std::string(Precision::operand_names[i]), b.formats.attention[i].text());
+  if (b.formats.branch.active()) f.attribute("attention", "branch", b.formats.branch.text());
   for (const auto& [name, t] : b.state) io::put(f, "state/" + name, t);
   f.save(path);
 }
@@ -157,6 +160,8 @@ inline void save_block(const std::filesystem::path& path, const QuantizedBlock& 
   for (size_t i = 0; i < b.formats.attention.size(); ++i)
     b.formats.attention[i] =
         Scheme::parse(f.attribute<std::string>("attention", std::string(Precision::operand_names[i])), path.string(), Role::activation);
+  if (f.has_attribute("attention", "branch"))
+    b.formats.branch = Scheme::parse(f.attribute<std::string>("attention", "branch"), path.string(), Role::activation);
   if (f.exists("state"))
     for (const std::string& name : f.datasets("state")) b.state[name] = io::get(f, "state/" + name);
   return b;

@@ -40,7 +40,7 @@ struct Awrq {
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
     if (statistic_bits && (*statistic_bits < 2 || *statistic_bits > 8))
       return cat("solver.statistic_bits must lie in 2 to 8, it is ", *statistic_bits);
-    if (block > 1 && scheme.granularity == Granularity::group && !static_groups && scheme.group % block != 0)
+    if (block > 1 && scheme.granularity == Granularity::group && !static_groups && !scheme.block_float() && scheme.group % block != 0)
       return cat("solver.block ", block, " does not divide groups of ", scheme.group, "; use 1, or static_groups");
     return refuses_columns(damp, damp_increase, block);
   }

@@ -28,7 +28,7 @@ struct Gptaq {
   [[nodiscard]] Observed observed() const { return Observed::paired; }
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
     if (!(alpha >= 0 && alpha <= 1)) return "solver.alpha must lie in [0, 1], it is " + number_text(alpha);
-    if (as_published && scheme.granularity == Granularity::group && !static_groups)
+    if (as_published && scheme.granularity == Granularity::group && !static_groups && !scheme.block_float())
       return "solver.as_published with groups fitted on the way is not available; use static_groups, or channels";
     return refuses_columns(damp, damp_increase, block);
   }
