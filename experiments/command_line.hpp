@@ -33,7 +33,8 @@ struct Options {
   uint64_t seed = 0;
   int threads = 0;
   std::string dtype = "f32", bos = "default";
-  Precision slots;                            ///< outputs, attention, overrides; weights and activations are per row
+  Precision slots;                            ///< all but weights and activations, which are per row
+  bool factors_given = false;                 ///< a format for factors or their branch, which asks for a correction
   std::map<std::string, std::string> fields;  ///< policy fields that were given
 };
 
@@ -76,7 +77,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   Options o;
   CLI::App app(experiment.about);
   std::vector<std::string> weights, activations, overrides, outputs, attention;
-  std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = "none", factors = "none";
+  std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = experiment.bias,
+              factors = experiment.factors, branch = experiment.branch;
   const auto add_path = [&app](const char* option, std::filesystem::path& to, const char* help) {
     app.add_option(option, to, help)->check([](const std::string& text) {
       return text.empty() ? std::string("a path is missing") : std::string();
@@ -85,18 +87,21 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   o.calibrate = experiment.calibrate;
   app.add_option("--model", o.model, "a .gguf file or a Hugging Face folder")->required();
   app.add_option("--weights", weights,
-                 "weight formats, one row each: int4:g64, int8:channel:sym, none (default " + experiment.weights + ")")
+                 "weight formats, one row each: int4:g64, int8:channel:sym, mxint4:b16, none (default " + experiment.weights + ")")
       ->delimiter(',')
       ->allow_extra_args(false);
-  app.add_option("--activations", activations,
-                 "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym] (default " + experiment.activations + ")")
+  app.add_option(
+         "--activations", activations,
+         "formats of the inputs of linears: none, int8[:token|:tensor|:static][:sym], mxint8:b16 (default " + experiment.activations + ")")
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
   app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")
       ->allow_extra_args(false);
-  app.add_option("--bias", bias, "format of biases: none");
-  app.add_option("--factors", factors, "format of low-rank factors: none");
+  app.add_option("--bias", bias, "format of the biases of quantized linears, mxint8:b16 (default " + experiment.bias + ")");
+  app.add_option("--factors", factors, "format of low-rank factors: mxint8:b16, int8:channel:sym (default " + experiment.factors + ")");
+  app.add_option("--branch", branch,
+                 "format of x A and of (x A) B beside a corrected linear: mxint8:b16 (default " + experiment.branch + ")");
   app.add_option("--override", overrides, "'blocks.0.*=int8:channel' or 'head=int8:channel'; repeatable, the last match wins")
       ->allow_extra_args(false);
   app.add_option("--calibrate", o.calibrate, "text of the calibration samples, NAME|FILE[:NxL] (default " + experiment.calibrate + ")");
@@ -146,8 +151,13 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
         "--device: cuda needs a libtorch with CUDA (PyTorch's cu126 or cu128 wheel, named by Torch_DIR when configuring) and a CUDA "
         "toolkit; this build has the CPU's; use --device cpu");
   if (device != "cpu") refuse("--device: '", device, "' is neither cpu nor cuda");
-  if (bias != "none") refuse("--bias: '", bias, "' is not available; biases stay in floating point");
-  if (factors != "none") refuse("--factors: '", factors, "' is not available; no recipe here has low-rank factors");
+  o.slots.bias = Scheme::parse(bias, "--bias", Role::activation);
+  o.slots.factors = Scheme::parse(factors, "--factors", Role::weight);
+  o.slots.branch = Scheme::parse(branch, "--branch", Role::activation);
+  for (const auto& [option, scheme] : {std::pair{"--bias", &o.slots.bias}, {"--branch", &o.slots.branch}})
+    if (scheme->calibrated) refuse(option, ": there are no static ranges here; use :token, :tensor or mxint8:b16");
+  o.factors_given = app.count("--factors") + app.count("--branch") > 0;
+  if (attention.empty() && !experiment.attention.empty()) attention = {experiment.attention};
   if (!stream.empty() && stream != "all" && stream != "last") refuse("--cache-stream: '", stream, "' is neither all nor last");
   o.cache_all = stream != "last", o.cache_chosen = !stream.empty();
   if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16")

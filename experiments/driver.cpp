@@ -64,6 +64,7 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
   std::vector<Job> jobs;
   std::set<std::string> seen;
   std::map<std::string, std::vector<std::string>> left_out;  // reason → rows
+  bool corrected = false;
   const auto choices = [](const std::vector<std::string>& given, const std::optional<std::string>& own, const std::string& usual) {
     return !given.empty() ? given : own ? std::vector<std::string>{*own} : split(usual, ',');
   };
@@ -78,6 +79,8 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
         job.precision.weights = Scheme::parse(weights, "--weights", Role::weight);
         job.precision.activations = Scheme::parse(activations, "--activations", Role::activation);
         job.stages = row.stages();
+        if (!job.stages.correction->active()) job.precision.factors = job.precision.branch = {};
+        corrected = corrected || job.stages.correction->active();
         job.label = with_formats(row.name.empty() ? job.stages.label : row.name, job.precision);
         job.exported = row.exported;
         const Reason no = row.refuses(job.precision);
@@ -94,6 +97,8 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
   }
   for (const auto& [why, labels] : left_out)
     progress.say(cat("left out: ", labels.front(), labels.size() > 1 ? cat(" and ", labels.size() - 1, " more") : "", ": ", why));
+  if (o.factors_given && !corrected)
+    refuse("--factors, --branch: no recipe here has low-rank factors; the drivers lqer, l2qer and qera do");
   if (jobs.empty()) refuse("no row is left to run");
   return jobs;
 }

@@ -76,6 +76,8 @@ struct Experiment {
   std::vector<Row> rows;
   std::string weights = "int4:g128";
   std::string activations = "none";
+  std::string attention{};  ///< "q=int8,k=int8"
+  std::string bias = "none", factors = "none", branch = "none";
   std::string calibrate = "wikitext2:128x2048";  ///< the paper's calibration; --quick scales it down
   std::string evaluate = "wikitext2";
 };

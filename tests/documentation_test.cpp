@@ -111,6 +111,31 @@ TEST_CASE("gptq and direct") {
   // [/direct]
 }
 
+TEST_CASE("low-rank corrections") {
+  at::manual_seed(1);
+  const Tensor w = at::randn({16, 64}), x = at::randn({2, 128, 64});
+  const Tensor rtn = fake_quantize(w, fit_grid(w, Scheme::parse("int3", "w", Role::weight)));
+  // [l2qer]
+  Statistics seen;
+  seen.add({.profile = true}, x);  // (sequences, tokens, in)
+  const Residual residual{
+      .place = "w", .error = w - rtn, .stats = &seen, .factors = Scheme::parse("mxint8:b16", "--factors", Role::weight)};
+  const LowRank factors = L2qer{.rank = 4}.fit(residual);
+  CHECK(factors.a.sizes() == at::IntArrayRef({64, 4}));
+  CHECK((w - rtn - at::mm(factors.a, factors.b).t()).norm().item<float>() < (w - rtn).norm().item<float>());
+  // [/l2qer]
+}
+
+TEST_CASE("block floating point") {
+  // [mxint]
+  const Tensor row = at::tensor({1.0f, -0.5f, 0.25f, 0.1f, -0.05f, 0.0f, 0.7f, -1.0f}).view({1, 8});
+  CHECK(at::equal(block_float(row, Scheme::parse("mxint4:b8", "w", Role::weight)),
+                  at::tensor({1.0f, -0.5f, 0.25f, 0.0f, 0.0f, 0.0f, 0.75f, -1.0f}).view({1, 8})));
+  CHECK(at::equal(block_float(row, Scheme::parse("mxint4:b8:ceil", "w", Role::weight)),
+                  at::tensor({0.875f, -0.5f, 0.25f, 0.125f, 0.0f, 0.0f, 0.75f, -0.875f}).view({1, 8})));
+  // [/mxint]
+}
+
 TEST_CASE("null objects") {
   const Transformer model = tiny_model(Family::llama);
   // [null]
@@ -120,7 +145,7 @@ TEST_CASE("null objects") {
   CHECK(label(spelled_out) == label(methods::rtn));
   // [/null]
   CHECK(NoSmoothing{}.fuse(model.layout(), model.load(0), {}).input_scale.size() == model.load(0).input_scale.size());
-  CHECK(!NoCorrection{}.fit(at::ones({2, 2}), {}).defined());
+  CHECK(!NoCorrection{}.fit({.place = "w", .error = at::ones({2, 2})}).defined());
   CHECK(NoAdaptation{}.steps() == 0);
 }
 

@@ -17,7 +17,7 @@ struct Residual {
   Tensor error;                       // (out, in) W* − Q in the basis the layer runs in; W* is the solver's target, not W
   const Statistics* stats = nullptr;  ///< of source(), in the same basis
   Shared* shared = nullptr;           ///< what linears of one input compute once
-  Scheme factors;                     ///< what the factors are rounded to; none: they stay
+  Scheme factors{};                   ///< what the factors are rounded to; none: they stay
 };
 
 /// A correction fits W* − Q with a term of low rank.

@@ -1,6 +1,9 @@
 // The published methods as values, each with its paper's numbers.
 #pragma once
 
+#include <ptq/correction/l2qer.hpp>
+#include <ptq/correction/lqer.hpp>
+#include <ptq/correction/qera.hpp>
 #include <ptq/recipe.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/solver/awrq.hpp>
@@ -52,5 +55,20 @@ inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq{.smoothing = awrq_
 /// AWRQ as released: its first column rounds the unshifted weight, dead columns are never made up for.
 inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq_as_published{.smoothing = awrq_smoothing,
                                                                            .solver = {.damp_increase = 0, .as_published = true}};
+
+/// Zhang, Cheng, Constantinides, Zhao: LQER, arXiv 2402.02446; rank 32. At W4A8: mxint4:b16, all else mxint8:b16.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, Lqer> lqer{};
+
+/// L²QER of the same paper: the error weighted by the magnitude of activations.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, L2qer> l2qer{};
+
+/// L²QER as its released scripts run it: blocks of factors along rank and out. Its formats are mxint4:b16:ceil and mxint8:b16:ceil.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, L2qer> l2qer_as_published{.correction = {.blocks = FactorBlocks::last}};
+
+/// Zhang, Wong, Xiao, Constantinides, Zhao: QERA, arXiv 2410.06040; rank 32 at 4 bits, 64 at 3. Weights mxint4:b32, factors in floating point.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, Qera> qera{};
+
+/// QERA from the diagonal of the second moment alone.
+inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, Qera> qera_approximate{.correction = {.form = QeraForm::approximate}};
 
 }  // namespace ptq::methods

@@ -154,13 +154,8 @@ struct BlockOutcome {
   const bool corrects_on_stream = stages.correction->active() && stages.correction->source() == Stream::quantized;
   const Needs needs = stages.solver->needs() | (corrects_on_stream ? stages.correction->needs() : Needs{});
   std::vector<Statistics> fixed(layout.groups.size());
-  if (stages.correction->active() && !corrects_on_stream) {
-    const Needs asked = stages.correction->needs();
-    if (state.smoothing.empty() && covers(reference_needs, asked))
-      fixed = reference.statistics(block);
-    else if (asked.any())  // the float model's inputs in the basis of the smoothing
-      fixed = observe(model, block, fused, reference.input(block), asked, {}, walk.batch_tokens);
-  }
+  if (stages.correction->active() && !corrects_on_stream)
+    fixed = reference_statistics(model, block, fused, state.smoothing.empty(), stages.correction->needs(), reference, walk.batch_tokens);
   BlockParameters original;  // the float model in the basis of the smoothing: what paired statistics compare with
   Observation how{stages.solver->observed(), &formats};
   how.bits = stages.solver->statistic_bits();

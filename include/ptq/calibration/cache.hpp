@@ -97,6 +97,28 @@ class CachedReference : public ReferenceStream {
     });
   }
 
+  std::vector<Tensor> second_moments(int64_t block, const std::function<std::vector<Tensor>()>& compute) override {
+    std::filesystem::path file = path_;
+    file.replace_extension(cat("moments.", block, ".h5"));
+    std::vector<Tensor> all;
+    if (std::filesystem::exists(file))
+      return io::made_again([&] {
+        const io::Hdf5Reader kept(file, io::Hdf5Origin::ours);
+        all.clear();
+        for (const InputGroup& group : layout_.groups) {
+          all.push_back(io::get(kept, "second_moment/" + group.name));
+          if (all.back().sizes() != at::IntArrayRef({group.width, group.width}))
+            fail(file.string(), ": a second moment of ", shape_text(all.back()), " does not fit ", group.name);
+        }
+        return all;
+      });
+    all = compute();
+    io::Hdf5Writer made;
+    for (size_t g = 0; g < all.size(); ++g) io::put(made, "second_moment/" + layout_.groups[g].name, all[g]);
+    made.save(file);
+    return all;
+  }
+
  private:
   static constexpr int64_t hex_digits = 64;
 

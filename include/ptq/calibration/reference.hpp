@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,11 @@ struct ReferenceStream {
   virtual ~ReferenceStream() = default;
   [[nodiscard]] virtual Tensor input(int64_t block) = 0;  ///< (N, T, hidden); block = number of blocks: the last output
   [[nodiscard]] virtual std::vector<Statistics> statistics(int64_t block) = 0;  ///< by input group; see reference_needs
+  /// Σ xᵀ x by input group, (width, width), of which only some recipes make use: what `compute` gives, or what it gave an earlier run.
+  [[nodiscard]] virtual std::vector<Tensor> second_moments(int64_t block, const std::function<std::vector<Tensor>()>& compute) {
+    (void)block;
+    return compute();
+  }
 };
 
 /// The statistics that every reference stream offers: cheap ones, a vector a group, or a vector a sequence.

@@ -27,9 +27,6 @@ struct Needs {
   bool operator==(const Needs&) const = default;
 };
 
-/// Whether `offered` holds everything in `wanted`.
-[[nodiscard]] inline bool covers(const Needs& offered, const Needs& wanted) { return (offered | wanted) == offered; }
-
 /// Sums over the tokens seen so far. Undefined tensors were not asked for. Sums are plain: whoever reads them normalises.
 struct Statistics {
   int64_t sequences = 0;

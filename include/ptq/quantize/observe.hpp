@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ptq/calibration/observer.hpp>
+#include <ptq/calibration/reference.hpp>
 #include <ptq/model/transformer.hpp>
 #include <ptq/quantized_block.hpp>
 #include <ptq/solver.hpp>
@@ -83,6 +84,25 @@ inline void forward_while_watched(const Transformer& model, int64_t block, const
     detail::forward_while_watched(model, block, x.narrow(0, first, count), watch);
   });
   for (Statistics& s : stats) s.finish();
+  return stats;
+}
+
+/// Statistics of the float model's inputs in the basis of `fused`. As the checkpoint has the block (`untouched`) they are the reference
+/// stream's own, computed once for all recipes; else the fused block runs over the stream.
+[[nodiscard]] inline std::vector<Statistics> reference_statistics(const Transformer& model, int64_t block, const BlockParameters& fused,
+                                                                  bool untouched, const Needs& needs, ReferenceStream& reference,
+                                                                  int64_t batch_tokens) {
+  if (!needs.any()) return std::vector<Statistics>(model.layout().groups.size());
+  if (!untouched) return observe(model, block, fused, reference.input(block), needs, {}, batch_tokens);
+  std::vector<Statistics> stats = reference.statistics(block);
+  if (!needs.hessian) return stats;
+  const std::vector<Tensor> moments = reference.second_moments(block, [&] {
+    std::vector<Tensor> all;
+    for (const Statistics& s : observe(model, block, fused, reference.input(block), {.hessian = true}, {}, batch_tokens))
+      all.push_back(s.hessian);
+    return all;
+  });
+  for (size_t g = 0; g < stats.size(); ++g) stats[g].hessian = moments[g];
   return stats;
 }
 
