@@ -88,6 +88,43 @@ void token(benchmark::State& state, int64_t n) {
   measure(state, c);
 }
 
+/// Block floating point in tensor operations: exponent, step, mantissa of every block of 16.
+Tensor block_of_16(const Tensor& x, int bits) {
+  const Tensor blocks = x.view({-1, 16});
+  const Tensor step = at::exp2(at::floor(at::log2(blocks.abs().amax(-1, true))) + (2 - bits));  // (blocks, 1)
+  const double top = std::ldexp(1.0, bits - 1) - 1;
+  return at::div(blocks, step).round_().clamp_(-top, top).mul_(step).view(x.sizes());
+}
+
+void mxint(benchmark::State& state, int64_t n, bool fresh, bool ceil) {
+  const kernels::BlockFloat format{4, ceil};
+  Rotation in(matrix(n, n, 0.02), buffers(n)), out(at::empty({n, n}), fresh ? 1 : buffers(n));
+  out.poison();
+  const Tensor w = in.next();
+  Tensor latest;
+  Case c;
+  c.ours = [&] {
+    if (fresh) {
+      latest = Tensor();
+      latest = block_float(in.next(), 16, format);
+    } else {
+      latest = out.next();
+      ptq::detail::block_float_into(in.next(), 16, format, latest);
+    }
+  };
+  c.peer = [&] { benchmark::DoNotOptimize(block_of_16(in.next(), 4)); };
+  c.error = [&] {  // in steps, against float64; values within 1e-6 of a step of a tie may fall to either side
+    const Tensor x = w.to(at::kDouble), nearest = block_of_16(x, 4);
+    const Tensor step = at::exp2(at::floor(at::log2(x.view({-1, 16}).abs().amax(-1, true))) - 2).expand({-1, 16}).reshape(x.sizes());
+    const Tensor y = latest.to(at::kDouble);
+    return (((x - y).abs() - (x - nearest).abs()).abs() / step).max().item<double>();
+  };
+  c.tolerance = 1e-4;
+  c.ceiling = n >= 4096 ? Ceiling::memory : Ceiling::cache, c.work = 8.0 * static_cast<double>(w.numel());
+  if (n >= 4096 && !fresh) c.goal = 10, c.roof_goal = 0.7;
+  measure(state, c);
+}
+
 }  // namespace
 
 void register_rounding() {
@@ -96,6 +133,9 @@ void register_rounding() {
     add("rounding/channel_given" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 0, false); });
     add("rounding/channel_fresh" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 0, true); });
     add("rounding/group128_given" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 128, false); });
+    add("rounding/mxint16_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, false, false); });
+    add("rounding/mxint16_ceil_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, false, true); });
+    add("rounding/mxint16_fresh" + shape + regime, [=](benchmark::State& s) { mxint(s, n, true, false); });
     add("rounding/token_fresh" + shape + regime, [=](benchmark::State& s) { token(s, n); });
   }
 }

@@ -27,7 +27,7 @@ struct Options {
   io::Protocol protocol = io::Protocol::gptq;
   io::Sampling sampling = io::Sampling::gptq;
   std::filesystem::path results = "results.h5", cache, json, exported;
-  std::string export_dtype = "f32";
+  std::string export_dtype = "f32", export_factors = "merged";
   bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false,
        dry_run = false;
   uint64_t seed = 0;
@@ -116,6 +116,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
   add_path("--export", o.exported, "write the quantized model as a Hugging Face folder");
   app.add_option("--export-dtype", o.export_dtype, "f32 | bf16 | f16: type of exported weights (default f32)");
+  app.add_option("--export-factors", o.export_factors,
+                 "merged | apart: factors of corrections added to exported weights, or in a file of their own (default merged)");
   app.add_flag("--verify", o.verify, "read the export back and compare");
   app.add_flag("--resume", o.resume, "insist that there is an interrupted run to go on with");
   app.add_flag("--allow-overlap", o.allow_overlap, "calibrate and evaluate on the same text");
@@ -162,6 +164,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   o.cache_all = stream != "last", o.cache_chosen = !stream.empty();
   if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16")
     refuse("--export-dtype: '", o.export_dtype, "' is none of f32, bf16, f16");
+  if (o.export_factors != "merged" && o.export_factors != "apart")
+    refuse("--export-factors: '", o.export_factors, "' is neither merged nor apart");
   if (o.verify && o.exported.empty()) refuse("--verify needs --export DIR");
   for (const std::string& text : outputs)
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))

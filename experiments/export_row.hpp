@@ -25,6 +25,7 @@ inline void check_export(const Options& o, const Model& model) {
                                             const RunStore& store, const std::vector<EvaluationText>& texts, Progress& progress) {
   ExportOptions options;
   options.dtype = o.export_dtype == "bf16" ? io::DType::bf16 : o.export_dtype == "f16" ? io::DType::f16 : io::DType::f32;
+  options.factors_apart = o.export_factors == "apart";
   options.recipe = label;
   options.provenance = precision.slots();
   options.provenance.emplace_back("seed", std::to_string(o.seed));

@@ -188,6 +188,46 @@ TEST_CASE("shifts of norms, corrections and new biases find their places or are 
   CHECK(folder.names() == std::set<std::string>{"out"});
 }
 
+TEST_CASE("factors of corrections lie in the weights, or apart as an adapter that makes up the same model") {
+  const TemporaryFolder folder("export");
+  Recipe<Nearest, SmoothQuant, Mse, Direct, L2qer> recipe{.smoothing = divided.smoothing};
+  recipe.correction = {.rank = 6, .energy = 0.6};  // a rank of its own for every linear
+  Precision format = precision("mxint3:b16");
+  format.factors = Scheme::parse("mxint8:b16", "factors", Role::weight);
+  const Quantized q(tiny("llama_books"), recipe, format);
+  const Tensor ids = text_windows(tiny("llama_books"), "books_test.txt", 2, 64);
+  for (const bool apart : {false, true}) {
+    INFO((apart ? "apart" : "merged"));
+    const fs::path out = folder / (apart ? "apart" : "merged");
+    ExportOptions options;
+    options.factors_apart = apart;
+    export_hugging_face(q.source(), q.blocks(), out, options);
+    const ExportCheck check = verify_export(q.source(), q.blocks(), out, {ids}, options);
+    INFO(check.text());
+    CHECK(check.passed());
+    CHECK(fs::exists(out / "factors.safetensors") == apart);
+    CHECK(fs::exists(out / "factors.json") == apart);
+    const io::Checkpoint plain = io::Checkpoint::open(out.string());
+    const QuantizedLinear& l = q.sink.blocks[1].linears[0];
+    const Tensor w = plain.load("model.layers.1.self_attn.q_proj.weight");
+    CHECK(at::allclose(w, apart ? l.weight() : l.effective_weight(), 1e-6, 1e-7));  // behind a norm nothing is divided
+    if (!apart) continue;
+    const io::json about = parsed(out / "factors.json");
+    CHECK(about["peft_type"] == "LORA");
+    CHECK(about["rank_pattern"]["model.layers.1.self_attn.q_proj"] == l.correction.a.size(1));
+    CHECK(about["alpha_pattern"] == about["rank_pattern"]);
+    CHECK(about["rank_pattern"].size() == 7 * q.sink.blocks.size());
+    const io::SafetensorsFile factors((out / "factors.safetensors").string());
+    CHECK(factors.tensors().size() == 2 * 7 * q.sink.blocks.size());
+    CHECK(factors.find("base_model.model.model.layers.0.mlp.up_proj.lora_B.weight") != nullptr);
+  }
+  const Quantized none(tiny("llama_books"), methods::rtn, precision("int4"));
+  ExportOptions options;
+  options.factors_apart = true;
+  CHECK_THROWS_WITH(export_hugging_face(none.source(), none.blocks(), folder / "none", options),
+                    ContainsSubstring("no linear has a correction"));
+}
+
 TEST_CASE("a head of its own replaces a tied one, and an untied one") {
   const TemporaryFolder folder("export");
   for (const char* name : {"llama_books", "opt_books", "zoo/llama1", "zoo/opt_postnorm_projected"}) {

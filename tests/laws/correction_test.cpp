@@ -199,3 +199,30 @@ TEMPLATE_LIST_TEST_CASE("a corrected walk runs in every architecture, commits it
       }
     }
 }
+
+TEMPLATE_LIST_TEST_CASE("a correction composes with every solver, rounding and smoothing", "[laws]", Corrections) {
+  const c10::NoGradGuard off;
+  const Transformer model = tiny_model(Family::llama);
+  const Tensor tokens = tiny_tokens();
+  Precision precision = formats("int3", "int8:token");
+  precision.factors = weights("mxint8:b16");
+  const auto run = [&]<class R, class S, class V>(const R&, const S& smoothing, const V& solver) {
+    Recipe<R, S, Mse, V, TestType> recipe{};
+    recipe.smoothing = smoothing, recipe.solver = solver;
+    recipe.learning.steps = 1;
+    if constexpr (!std::is_same_v<TestType, NoCorrection>) recipe.correction.rank = 4;
+    INFO(label(recipe));
+    const Kept kept = walk(model, stages(recipe), precision, tokens);
+    CHECK(kept.blocks.size() == 2);
+    for (const BlockReport& r : kept.reports) CHECK(std::isfinite(r.error));
+    for (const QuantizedBlock& block : kept.blocks)
+      for (const QuantizedLinear& l : block.linears) CHECK(l.correction.defined() == !std::is_same_v<TestType, NoCorrection>);
+  };
+  std::apply(
+      [&](const auto&... solvers) {
+        (run(Nearest{}, NoSmoothing{}, solvers), ...);
+        (run(Nearest{}, SmoothQuant{.sites = SmoothSites::all, .fold = false}, solvers), ...);
+        (run(ToyDivisor{}, NoSmoothing{}, solvers), ...);
+      },
+      Solvers{});
+}

@@ -6,6 +6,19 @@
 
 namespace ptq {
 
+namespace detail {
+
+/// x and out (rows, n), contiguous and of one type.
+inline void block_float_into(const Tensor& x, int64_t block, const kernels::BlockFloat& format, Tensor& out) {
+  by_scalar(x, "block floating point", [&]<class T>(T) {
+    auto values = mutable_view<T>(out);
+    check(over_rows(x.size(0), grain(x), [&](kernels::Rows r) { return kernels::block_float<T>(view<T>(x), block, format, values, r); }),
+          "block floating point", x);
+  });
+}
+
+}  // namespace detail
+
 /// Rounds blocks of `block` consecutive values along the last dimension (0: all of it; the last block may be short) to `format`.
 /// x (…, n) finite, float32 or float64; the formula is in kernels/block_float.hpp.
 [[nodiscard]] inline Tensor block_float(const Tensor& x, int64_t block, const kernels::BlockFloat& format) {
@@ -15,13 +28,7 @@ namespace ptq {
   if (x.numel() == 0) return x;
   const Tensor flat = x.reshape({-1, x.dim() ? x.size(-1) : 1}).contiguous();  // (rows, n)
   Tensor out = at::empty_like(flat);
-  detail::by_scalar(flat, "block floating point", [&]<class T>(T) {
-    auto values = detail::mutable_view<T>(out);
-    detail::check(
-        detail::over_rows(flat.size(0), detail::grain(flat),
-                          [&](kernels::Rows r) { return kernels::block_float<T>(detail::view<T>(flat), block, format, values, r); }),
-        "block floating point", x);
-  });
+  detail::block_float_into(flat, block, format, out);
   return out.view(x.sizes());
 }
 

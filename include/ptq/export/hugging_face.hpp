@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <ptq/export/factors.hpp>
 #include <ptq/export/folder.hpp>
 #include <ptq/export/model_config.hpp>
 #include <ptq/export/plain_block.hpp>
@@ -20,13 +21,14 @@
 
 namespace ptq {
 
-/// Yields a committed block; called twice for each, in order. What it returns is dropped before the next call.
+/// Yields a committed block; called a few times for each, in order. What it returns is dropped before the next call.
 using CommittedBlocks = std::function<QuantizedBlock(int64_t block)>;
 
 struct ExportOptions {
   io::DType dtype = io::DType::f32;                               ///< of all stored tensors: f32, bf16 or f16
   std::uint64_t shard_bytes = 5'000'000'000;                      ///< of one weight file; a tensor above it gets a file of its own
   std::optional<QuantizedLinear> head{};                          ///< replaces the head's weight; a tied head becomes one of its own
+  bool factors_apart = false;                                     ///< factors of corrections in a file of their own; else in the weights
   std::string recipe{};                                           ///< label, for README.md
   std::vector<std::pair<std::string, std::string>> provenance{};  ///< what else README.md and ptq_export.json tell: precision, seed, texts
   std::function<void(int64_t block)> on_block{};                  ///< as each block is reached
@@ -83,7 +85,7 @@ class ExportedTensors {
   void enter(int64_t block) {
     if (block == block_) return;
     parts_.clear();
-    parts_ = plain_block(target_, layout_, blocks_(block));
+    parts_ = plain_block(target_, layout_, blocks_(block), options_.factors_apart);
     block_ = block;
     if (options_.on_block) options_.on_block(block);
   }
@@ -140,6 +142,20 @@ inline void write_shards(const std::filesystem::path& folder, const Shards& shar
   if (shards.files.size() > 1) io::write_atomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+/// Writes the factors of all blocks in the order of `plan`.
+inline void write_factors(const std::filesystem::path& folder, const std::vector<io::TensorPlan>& plan, const CommittedBlocks& blocks,
+                          const ModelConfig& target, io::DType dtype) {
+  io::SafetensorsWriter writer((folder / factors_file).string(), plan);
+  const Layout places = layout(target);
+  for (int64_t block = 0; block < target.layers; ++block)
+    for (const auto& [name, t] : plain_factors(places, blocks(block))) {
+      const std::string full = factor_name(cat(model_prefix(target), "layers.", block, ".", name));
+      const Tensor out = stored(t, dtype, full);
+      writer.write(full, {static_cast<const std::byte*>(out.const_data_ptr()), out.nbytes()});
+    }
+  writer.commit();
+}
+
 /// What was left out, in words.
 [[nodiscard]] inline std::vector<std::string> left_out(const BlockSurvey& blocks) {
   std::vector<std::string> list{
@@ -159,6 +175,9 @@ inline void write_shards(const std::filesystem::path& folder, const Shards& shar
   if (!options.provenance.empty()) text += "| | |\n|---|---|\n";
   for (const auto& [key, value] : options.provenance) text += cat("| ", key, " | ", value, " |\n");
   if (!options.provenance.empty()) text += "\n";
+  if (options.factors_apart)
+    text += cat("Low-rank corrections are not in the weights. ", factors_file, " and ", factors_config,
+                " are a LoRA adapter: as adapter_model.safetensors and adapter_config.json in a folder of their own, PEFT adds them.\n\n");
   text += "Not in this folder:\n\n";
   for (const std::string& item : left_out(blocks)) text += "* " + item + "\n";
   return text;
@@ -167,9 +186,9 @@ inline void write_shards(const std::filesystem::path& folder, const Shards& shar
 }  // namespace detail
 
 /// Writes `folder`: weights in the model's order, block by block, config.json, tokenizer, README.md and ptq_export.json. Smoothing,
-/// corrections and run-time divisions are folded into weights and biases; activation formats are left out, and the folder says so.
-/// Refuses, before anything is written, what the architecture has no place for and a folder that is not ours to replace. Throws where the
-/// disk has no room. Until the end nothing is seen under the final name, whatever happens.
+/// corrections (unless they are to lie apart) and run-time divisions are folded into weights and biases; activation formats are left out,
+/// and the folder says so. Refuses, before anything is written, what the architecture has no place for and a folder that is not ours to
+/// replace. Throws where the disk has no room. Until the end nothing is seen under the final name, whatever happens.
 inline void export_hugging_face(const io::Checkpoint& source, const CommittedBlocks& blocks, const std::filesystem::path& folder,
                                 const ExportOptions& options = {}) {
   require_export_folder(folder, std::filesystem::path(source.files().front()).parent_path());
@@ -177,13 +196,21 @@ inline void export_hugging_face(const io::Checkpoint& source, const CommittedBlo
   if (options.shard_bytes == 0) refuse("weight files of 0 bytes hold nothing; the usual limit is 5000000000");
   const Layout places = layout(source.config());
   BlockSurvey needs;
-  for (int64_t block = 0; block < source.config().layers; ++block)
-    survey(source.config(), places, blocks(block), cat("blocks.", block), needs);
+  std::vector<io::TensorPlan> factors;
+  for (int64_t block = 0; block < source.config().layers; ++block) {
+    const QuantizedBlock committed = blocks(block);
+    survey(source.config(), places, committed, cat("blocks.", block), needs);
+    if (!options.factors_apart) continue;
+    for (const auto& [name, t] : plain_factors(places, committed))
+      factors.push_back({factor_name(cat(model_prefix(source.config()), "layers.", block, ".", name)), options.dtype, t.sizes().vec()});
+  }
+  if (options.factors_apart && factors.empty()) refuse(folder.string(), ": no linear has a correction whose factors could lie apart");
   const bool gguf = source.gguf() != nullptr;
   const ModelConfig target = exported_config(source.config(), needs, options.head.has_value(), gguf);
   auto files = companion_files(source);
   files["config.json"] = config_text(target, options.dtype, gguf ? io::json(nullptr) : io::read_json(source.files().back()));
   files["README.md"] = detail::readme(source, options, needs);
+  if (options.factors_apart) files[factors_config] = factors_description(factors).dump(2) + "\n";
 
   const detail::Shards shards = detail::plan_shards(target, options);
   io::json marker = {{"made_by", "ptq"},
@@ -197,6 +224,7 @@ inline void export_hugging_face(const io::Checkpoint& source, const CommittedBlo
   for (const auto& [name, text] : files) marker["files"].push_back(name);
   for (std::size_t i = 0; i < shards.files.size(); ++i) marker["files"].push_back(shards.name(i));
   if (shards.files.size() > 1) marker["files"].push_back("model.safetensors.index.json");
+  if (options.factors_apart) marker["files"].push_back(factors_file);
   files[export_marker] = marker.dump(2) + "\n";
   std::uint64_t bytes = shards.bytes;
   for (const auto& [name, text] : files) bytes += text.size();
@@ -207,6 +235,7 @@ inline void export_hugging_face(const io::Checkpoint& source, const CommittedBlo
   for (const auto& [name, text] : files) io::write_atomically(draft.path() / name, text);
   detail::ExportedTensors tensors(source, blocks, target, options);
   detail::write_shards(draft.path(), shards, tensors, options.dtype);
+  if (options.factors_apart) detail::write_factors(draft.path(), factors, blocks, target, options.dtype);
   draft.commit();
 }
 

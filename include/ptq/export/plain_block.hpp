@@ -73,8 +73,9 @@ inline void survey(const ModelConfig& config, const Layout& layout, const Quanti
 /// The block's tensors under the names within a block ("self_attn.q_proj.weight"), float32 on the CPU, of the same function as the block
 /// with activations unquantized. With input divisor s, a norm's bias d that has no place of its own, and W* = Q + (A B)ᵀ:
 ///   ((n + d) / s) W*ᵀ + b  =  n W'ᵀ + (b + W' d),   W' = W* diag(1/s)
-[[nodiscard]] inline std::map<std::string, Tensor> plain_block(const ModelConfig& config, const Layout& layout,
-                                                               const QuantizedBlock& block) {
+/// `factors_apart`: weights are Q diag(1/s) alone; biases stay those of W*, for the factors are added elsewhere.
+[[nodiscard]] inline std::map<std::string, Tensor> plain_block(const ModelConfig& config, const Layout& layout, const QuantizedBlock& block,
+                                                               bool factors_apart = false) {
   const at::NoGradGuard no_grad;
   std::map<std::string, Tensor> tensors;
   std::vector<Tensor> shift(layout.groups.size());  // (width) by group
@@ -95,6 +96,10 @@ inline void survey(const ModelConfig& config, const Layout& layout, const Quanti
     if (shift[group].defined()) {
       const Tensor moved = at::mv(w.to(at::kDouble), shift[group]);  // (out)
       bias = (bias.defined() ? bias.to(at::kDouble) + moved : moved).to(at::kFloat);
+    }
+    if (factors_apart && block.linears[i].correction.defined()) {
+      w = detail::as_float(block.linears[i].weight());
+      if (group < block.input_scale.size() && block.input_scale[group].defined()) w = w / detail::as_float(block.input_scale[group]);
     }
     tensors[site.name + ".weight"] = w;
     if (bias.defined()) tensors[site.name + ".bias"] = bias;

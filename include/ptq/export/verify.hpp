@@ -41,6 +41,24 @@ namespace detail {
           [file](const std::string& name, at::IntArrayRef shape) { return file->load(name, shape); }};
 }
 
+/// The same, with factors that lie in a file of their own added to their weights.
+[[nodiscard]] inline TensorLookup with_factors(const TensorLookup& plain, const std::filesystem::path& folder) {
+  const auto factors = std::make_shared<const io::SafetensorsFile>((folder / factors_file).string());
+  return {plain.has, [plain, factors](const std::string& name, at::IntArrayRef shape) {
+            const Tensor w = plain.load(name, shape);  // (out, in)
+            const std::string linear = factor_name(name.substr(0, name.rfind('.')));
+            const auto get = [&](const std::string& which) {
+              const io::StoredTensor* found = factors->find(linear + which);
+              if (found == nullptr) return Tensor();
+              const auto type = scalar_type(io::known_dtype(*found, factors_file));
+              const void* const bytes = factors->bytes(*found).data();
+              return at::from_blob(const_cast<void*>(bytes), found->shape, at::dtype(type)).to(at::kFloat, false, /*copy=*/true);
+            };
+            const Tensor a = get(".lora_A.weight"), b = get(".lora_B.weight");  // (rank, in), (out, rank)
+            return name.ends_with(".weight") && a.defined() && b.defined() ? w + at::mm(b, a).to(w.scalar_type()) : w;
+          }};
+}
+
 /// A committed block in float32 with activations, outputs and attention operands unquantized; divisions and corrections as they run.
 struct UnroundedOperators : Operators {
   UnroundedOperators(const ModelConfig& config, const QuantizedBlock& block)
@@ -87,7 +105,9 @@ struct UnroundedOperators : Operators {
   if (windows.empty()) refuse("the check of an export needs a window of token ids");
   const auto open = [](const std::string& path) { return std::make_shared<const io::Checkpoint>(io::Checkpoint::open(path)); };
   const auto original = open(source.path()), exported = open(folder.string());
-  const Transformer model(original->config(), detail::lookup_of(original)), reread(exported->config(), detail::lookup_of(exported));
+  const Transformer model(original->config(), detail::lookup_of(original)),
+      reread(exported->config(),
+             options.factors_apart ? detail::with_factors(detail::lookup_of(exported), folder) : detail::lookup_of(exported));
   Head head = model.load_head();
   if (options.head) head.weight = detail::as_float(options.head->effective_weight());
   const Head reread_head = reread.load_head();
