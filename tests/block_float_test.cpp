@@ -197,6 +197,31 @@ TEST_CASE("a block of weights costs one exponent of 8 bits") {
   CHECK(bits("mxint8:tensor") == 8 * 320 + 8);
 }
 
+TEST_CASE("fixed point is a grid that no data moves, minifloat a format of everything but weights") {
+  for (const char* text : {"fixed8:f4", "fixed4:f-2", "fixed8:f7:unsigned", "float8:e4", "float8:e4:bias15", "float16:e5", "float3:e1"}) {
+    CHECK(weight(text).text() == text);
+    CHECK(weight(text).brief(Role::weight) == text);
+    CHECK(activation(text) == weight(text));
+  }
+  for (const char* text : {"fixed8", "fixed9:f4", "fixed8:f", "fixed8:f99", "fixed8:f4:sym", "float8", "float8:e7", "float17:e5",
+                           "float8:e4:bias", "float8:e4:x", "float2:e1"})
+    CHECK_THROWS_WITH(weight(text), Catch::Contains("weights"));
+  at::manual_seed(7);
+  const Tensor w = at::randn({6, 20});
+  for (const char* text : {"fixed6:f3", "fixed6:f3:unsigned"}) {
+    const Scheme s = weight(text);
+    CHECK(at::equal(values(w, s), fixed_point(w, 6, 3, s.symmetric)));
+    CHECK(at::equal(quantize_activation(w, s), fixed_point(w, 6, 3, s.symmetric)));
+    QuantizedLinear l;
+    l.grid = fit_grid(w, s), l.codes = quantize(w, l.grid);
+    CHECK(l.bits().total() == 6 * 120);
+  }
+  CHECK(at::equal(quantize_activation(w, activation("float6:e3")), minifloat(w, 6, 3, 3)));
+  CHECK(at::equal(quantize_activation(at::tensor({1.0f / 3, 70000.0f}), activation("float16:e5")),
+                  at::tensor({static_cast<float>(c10::Half(1.0f / 3)), 70016.0f})));  // the top exponent is an ordinary one
+  CHECK_THROWS_AS(quantize_activation(at::tensor({std::numeric_limits<float>::infinity()}), activation("float8:e4")), Error);
+}
+
 TEST_CASE("small floating point formats round to their own values") {
   // 1 sign, 2 exponent, 1 mantissa bit, bias 1: 0, 0.5, 1, 1.5, 2, 3, 4, 6.
   const Tensor x = at::tensor({0.2, 0.26, 0.8, 1.2, 1.9, 2.4, 2.6, 3.9, 5.1, 100.0, -0.3, -7.0}, at::kDouble);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ptq/core/block_float.hpp>
+#include <ptq/core/minifloat.hpp>
 #include <ptq/core/straight_through.hpp>
 
 namespace ptq {
@@ -13,8 +14,9 @@ namespace ptq {
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Scheme& scheme, bool as_published = false) {
   if (!scheme.active()) return x;
   const bool taught = at::GradMode::is_enabled() && x.requires_grad();
-  if (scheme.block_float()) {
-    const Tensor rounded = block_float(x.detach(), scheme);
+  if (scheme.block_float() || scheme.kind != Kind::integer) {
+    if (scheme.kind != Kind::integer) require_finite(x, "activation rounding");
+    const Tensor rounded = scheme.block_float() ? block_float(x.detach(), scheme) : without_scale(x.detach(), scheme);
     return taught ? x + (rounded - x).detach() : rounded;
   }
   const Tensor flat = x.detach().reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)

@@ -9,6 +9,7 @@
 #include <ptq/core/block_float.hpp>
 #include <ptq/core/describe.hpp>
 #include <ptq/core/low_rank.hpp>
+#include <ptq/core/minifloat.hpp>
 #include <ptq/core/quantized_linear.hpp>
 
 namespace ptq {
@@ -31,6 +32,7 @@ struct RankRule {
 /// Bits of a factor entry, its share of scales included. Scheme none: the 32 bits of a float.
 [[nodiscard]] inline double factor_bits(const Scheme& scheme) {
   if (!scheme.active()) return 32;
+  if (scheme.kind != Kind::integer) return scheme.bits;
   const double shared = scheme.block_float() ? 8 : 32 + (scheme.symmetric ? 0 : scheme.bits);
   return scheme.bits + (scheme.granularity == Granularity::group ? shared / static_cast<double>(scheme.group * scheme.group_rows) : 0);
 }
@@ -49,6 +51,10 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
     const int64_t down = whole ? 1 : blocks(t.size(0), scheme.group_rows), across = grouped ? blocks(t.size(1), scheme.group) : 1;
     bits += scheme.bits * static_cast<double>(t.numel()) + 8.0 * static_cast<double>(down * across);
     return block_float(t, scheme);
+  }
+  if (scheme.kind != Kind::integer) {
+    bits += scheme.bits * static_cast<double>(t.numel());
+    return without_scale(t, scheme);
   }
   QuantizedLinear q;
   q.grid = fit_grid(t, scheme), q.codes = quantize(t, q.grid);

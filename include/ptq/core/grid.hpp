@@ -106,6 +106,13 @@ inline Grid fit_block_rows(const Tensor& x, const Scheme& scheme) {  // x (rows,
   return g;
 }
 
+/// The grid of a fixed point format: nothing follows from x but the type.
+inline Grid fixed_grid(const Tensor& x, const Scheme& scheme) {
+  require_finite(x, "fitting a grid: weight");
+  const auto codes = kernels::code_range({scheme.range, scheme.bits, scheme.symmetric});
+  return {scheme, at::full({1, 1}, std::ldexp(1.0, -scheme.fraction), x.options()), at::zeros({1, 1}, at::kInt), {}, codes.lo, codes.hi};
+}
+
 /// What the released ceil form does before it rounds: magnitudes above 1e-8 grow by 1e-9, so that small ties go away from zero.
 inline Tensor nudged(const Tensor& x) {
   const Tensor magnitude = x.abs();
@@ -123,6 +130,8 @@ inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published) {
     refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)],
            " has no such form");
   if (scheme.group_rows > 1) return detail::fit_block_rows(x, scheme);
+  if (scheme.kind == Kind::fixed) return detail::fixed_grid(x, scheme);
+  if (scheme.kind == Kind::minifloat) refuse("format ", scheme.text(), " has no grid; it is for anything but weights");
   const bool whole = scheme.granularity == Granularity::tensor;
   const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
   const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));

@@ -1,6 +1,7 @@
 // Formats without a scale: fixed point, and floating point of few bits.
 #pragma once
 
+#include <ptq/core/scheme.hpp>
 #include <ptq/core/tensor.hpp>
 
 namespace ptq {
@@ -27,6 +28,11 @@ namespace ptq {
   const Tensor n = at::clamp(at::round((magnitude.to(at::kDouble) / power - whole) * steps), 0, steps - 1);
   const Tensor y = at::where(magnitude.gt(0), (whole + n / steps) * power, at::zeros_like(power));
   return y.to(x.scalar_type()).copysign(x);
+}
+
+/// x in a format that has no scale, fixed point or minifloat.
+[[nodiscard]] inline Tensor without_scale(const Tensor& x, const Scheme& s) {
+  return s.kind == Kind::fixed ? fixed_point(x, s.bits, s.fraction, s.symmetric) : minifloat(x, s.bits, s.exponent_bits, s.exponent_bias);
 }
 
 /// The bias that centres the exponents: 2^(exponent_bits − 1) − 1.

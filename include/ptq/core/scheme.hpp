@@ -31,7 +31,11 @@ struct NameTable<Range> {
       "gptq", "awrq_activation", "flexround", "flexround_activation", "omni", "omni_no_zero_point", "absmax", "mx", "mx_ceil"};
 };
 
-/// An integer format of 2 to 8 bits, one whose scales are powers of two (mxint), or none (floating point).
+/// Where the scale comes from: `integer` from the data; `fixed`: there is none but 2^−fraction; `minifloat`: a floating point format of few
+/// bits, which has none.
+enum class Kind { integer, fixed, minifloat };
+
+/// An integer format of 2 to 8 bits, one whose scales are powers of two (mxint), fixed point, minifloat, or none (floating point).
 struct Scheme {
   int bits = 0;  ///< 0: not quantized
   bool symmetric = false;
@@ -41,14 +45,18 @@ struct Scheme {
   Range range = Range::gptq;
   bool search = false;      ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
   bool calibrated = false;  ///< activations only: one static range per tensor, from calibration
+  Kind kind = Kind::integer;
+  int fraction = 0;       ///< fixed: bits behind the point
+  int exponent_bits = 0;  ///< minifloat
+  int exponent_bias = 0;  ///< minifloat
 
   [[nodiscard]] bool active() const { return bits != 0; }
   /// Whether scales are powers of two, stored as exponents of 8 bits (block floating point); the last group of a row may then be short.
   [[nodiscard]] bool block_float() const { return range == Range::mx || range == Range::mx_ceil; }
   bool operator==(const Scheme&) const = default;
 
-  /// "none", or "int4:g64", "int8:token:sym", "int4:channel:range=omni:search", "mxint4:b16", "mxint4:b4x16:ceil". Refuses, naming `what`,
-  /// anything else.
+  /// "none", or "int4:g64", "int8:token:sym", "int4:channel:range=omni:search", "mxint4:b16", "mxint4:b4x16:ceil", "fixed8:f4",
+  /// "fixed8:f7:unsigned", "float8:e4", "float8:e4:bias15". Refuses, naming `what`, anything else.
   static Scheme parse(std::string_view text, const std::string& what, Role role);
 
   /// Reads back as the same value, whatever the role.
@@ -99,13 +107,49 @@ inline Scheme parse_mxint(std::string_view text, const std::string& what, Role r
   return s;
 }
 
+/// "fixed8:f4", "fixed8:f-1:unsigned": a grid of one scale, 2^−f, and codes of 8 bits.
+inline Scheme parse_fixed(std::string_view text, const std::string& what) {
+  const auto parts = split(text, ':');
+  Scheme s;
+  s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 2, 8);
+  s.kind = Kind::fixed, s.granularity = Granularity::tensor, s.symmetric = true, s.range = Range::omni_no_zero_point;
+  if (parts.size() < 2 || !parts[1].starts_with('f'))
+    refuse(what, ": '", std::string(text), "' needs the bits behind the point: ", parts[0], ":f4");
+  s.fraction = parse_integer<int>(std::string_view(parts[1]).substr(1), what, -30, 30);
+  for (size_t i = 2; i < parts.size(); ++i) {
+    if (parts[i] != "unsigned") refuse(what, ": '", parts[i], "' in '", std::string(text), "' is not unsigned");
+    s.symmetric = false, s.range = Range::gptq;
+  }
+  return s;
+}
+
+/// "float8:e4", "float8:e4:bias15": 8 bits, 4 of them the exponent.
+inline Scheme parse_minifloat(std::string_view text, const std::string& what) {
+  const auto parts = split(text, ':');
+  Scheme s;
+  s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 3, 16);
+  s.kind = Kind::minifloat, s.granularity = Granularity::tensor, s.symmetric = true;
+  if (parts.size() < 2 || !parts[1].starts_with('e'))
+    refuse(what, ": '", std::string(text), "' needs the bits of the exponent: ", parts[0], ":e4");
+  s.exponent_bits = parse_integer<int>(std::string_view(parts[1]).substr(1), what, 1, std::min(8, s.bits - 2));
+  s.exponent_bias = (1 << (s.exponent_bits - 1)) - 1;
+  for (size_t i = 2; i < parts.size(); ++i) {
+    if (!parts[i].starts_with("bias")) refuse(what, ": '", parts[i], "' in '", std::string(text), "' is not biasN");
+    s.exponent_bias = parse_integer<int>(std::string_view(parts[i]).substr(4), what, 0, 127);
+  }
+  return s;
+}
+
 }  // namespace detail
 
 inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role role) {
   if (text == "none") return {};
   const auto parts = split(text, ':');
   if (parts[0].starts_with("mxint")) return detail::parse_mxint(text, what, role);
-  if (!parts[0].starts_with("int")) refuse(what, ": '", text, "' does not begin with none, int2 to int8 or mxint2 to mxint8");
+  if (parts[0].starts_with("fixed")) return detail::parse_fixed(text, what);
+  if (parts[0].starts_with("float")) return detail::parse_minifloat(text, what);
+  if (!parts[0].starts_with("int"))
+    refuse(what, ": '", text, "' does not begin with none, int2 to int8, mxint2 to mxint8, fixed2 to fixed8 or float3 to float16");
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(3), what, 2, 8);
   s.granularity = role == Role::weight ? Granularity::channel : Granularity::token;
@@ -148,6 +192,9 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
 
 inline std::string Scheme::text() const {
   if (!active()) return "none";
+  if (kind == Kind::fixed) return cat("fixed", bits, ":f", fraction, symmetric ? "" : ":unsigned");
+  if (kind == Kind::minifloat)
+    return cat("float", bits, ":e", exponent_bits, exponent_bias == (1 << (exponent_bits - 1)) - 1 ? "" : cat(":bias", exponent_bias));
   std::string t = (block_float() ? "mxint" : "int") + std::to_string(bits);
   switch (granularity) {
     case Granularity::tensor:
@@ -171,7 +218,7 @@ inline std::string Scheme::text() const {
 
 inline std::string Scheme::brief(Role role) const {
   std::string t = text();
-  if (block_float()) return t;
+  if (block_float() || kind != Kind::integer) return t;
   const auto drop = [&](const std::string& part) {
     if (const size_t at = t.find(part); at != std::string::npos) t.erase(at, part.size());
   };
