@@ -49,7 +49,7 @@ std::string with_formats(const std::string& name, const Precision& p) {
 void check(const Job& job, const Transformer& model) {
   ptq::check(job.stages, model, job.precision);
   (void)group_count(job.precision.weight("head"), model.config().embedding_dim, "head");
-  if (job.precision.weight("head").kind == Kind::minifloat) refuse("head: weights have no ", job.precision.weight("head").text());
+  if (job.precision.weight("head").kind == NumberKind::minifloat) refuse("head: weights have no ", job.precision.weight("head").text());
   for (const auto& [pattern, scheme] : job.precision.overrides) {
     bool met = pattern == "head";
     for (int64_t b = 0; b < model.blocks() && !met; ++b)

@@ -191,7 +191,7 @@ inline void check(const Stages& stages, const Transformer& model, const Precisio
     for (const Site& site : model.layout().sites) {
       const std::string place = cat("blocks.", block, ".", site.name);
       const Scheme scheme = precision.weight(place);
-      if (scheme.kind == Kind::minifloat)
+      if (scheme.kind == NumberKind::minifloat)
         refuse(place, ": weights have no ", scheme.text(), "; it is for inputs, operands, biases, factors and their branch");
       if (scheme.active() && !kernels::valid(convention(scheme)))
         refuse(place, ": format ", scheme.text(), " has no grid; choose another range");

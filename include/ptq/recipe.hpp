@@ -124,7 +124,7 @@ template <class... Axes>
     if (pattern != "head") schemes.push_back(scheme);
   for (const Scheme& s : schemes) {
     Reason why;
-    if (!r.rounding.learnable().empty() && (s.block_float() || s.kind != Kind::integer))
+    if (!r.rounding.learnable().empty() && (s.block_float() || s.kind != NumberKind::integer))
       why = "a step that is a power of two cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
     r.each([&](const std::string&, const auto& policy) {
       if (why.empty()) why = detail::ask_refuses(policy, s);

@@ -14,8 +14,8 @@ namespace ptq {
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Scheme& scheme, bool as_published = false) {
   if (!scheme.active()) return x;
   const bool taught = at::GradMode::is_enabled() && x.requires_grad();
-  if (scheme.block_float() || scheme.kind != Kind::integer) {
-    if (scheme.kind != Kind::integer) require_finite(x, "activation rounding");
+  if (scheme.block_float() || scheme.kind != NumberKind::integer) {
+    if (scheme.kind != NumberKind::integer) require_finite(x, "activation rounding");
     const Tensor rounded = scheme.block_float() ? block_float(x.detach(), scheme) : without_scale(x.detach(), scheme);
     return taught ? x + (rounded - x).detach() : rounded;
   }

@@ -32,7 +32,7 @@ struct RankRule {
 /// Bits of a factor entry, its share of scales included. Scheme none: the 32 bits of a float.
 [[nodiscard]] inline double factor_bits(const Scheme& scheme) {
   if (!scheme.active()) return 32;
-  if (scheme.kind != Kind::integer) return scheme.bits;
+  if (scheme.kind != NumberKind::integer) return scheme.bits;
   const double shared = scheme.block_float() ? 8 : 32 + (scheme.symmetric ? 0 : scheme.bits);
   return scheme.bits + (scheme.granularity == Granularity::group ? shared / static_cast<double>(scheme.group * scheme.group_rows) : 0);
 }
@@ -52,7 +52,7 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
     bits += scheme.bits * static_cast<double>(t.numel()) + 8.0 * static_cast<double>(down * across);
     return block_float(t, scheme);
   }
-  if (scheme.kind != Kind::integer) {
+  if (scheme.kind != NumberKind::integer) {
     bits += scheme.bits * static_cast<double>(t.numel());
     return without_scale(t, scheme);
   }

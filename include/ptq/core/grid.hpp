@@ -130,8 +130,8 @@ inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published) {
     refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)],
            " has no such form");
   if (scheme.group_rows > 1) return detail::fit_block_rows(x, scheme);
-  if (scheme.kind == Kind::fixed) return detail::fixed_grid(x, scheme);
-  if (scheme.kind == Kind::minifloat) refuse("format ", scheme.text(), " has no grid; it is for anything but weights");
+  if (scheme.kind == NumberKind::fixed) return detail::fixed_grid(x, scheme);
+  if (scheme.kind == NumberKind::minifloat) refuse("format ", scheme.text(), " has no grid; it is for anything but weights");
   const bool whole = scheme.granularity == Granularity::tensor;
   const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
   const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));

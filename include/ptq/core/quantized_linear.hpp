@@ -82,7 +82,7 @@ struct QuantizedLinear {
       const int64_t rows = (grid.scale.size(0) + grid.scheme.group_rows - 1) / grid.scheme.group_rows;
       count.grid = 8.0 * static_cast<double>(rows * grid.groups());
     }
-    if (grid.scheme.kind == Kind::fixed) {
+    if (grid.scheme.kind == NumberKind::fixed) {
       count.grid = 0;
     } else if (!grid.scheme.symmetric) {
       const bool inside = (grid.zero.ge(grid.lowest) & grid.zero.le(grid.highest)).all().item<bool>();

@@ -33,7 +33,7 @@ struct NameTable<Range> {
 
 /// Where the scale comes from: `integer` from the data; `fixed`: there is none but 2^−fraction; `minifloat`: a floating point format of few
 /// bits, which has none.
-enum class Kind { integer, fixed, minifloat };
+enum class NumberKind { integer, fixed, minifloat };
 
 /// An integer format of 2 to 8 bits, one whose scales are powers of two (mxint), fixed point, minifloat, or none (floating point).
 struct Scheme {
@@ -45,7 +45,7 @@ struct Scheme {
   Range range = Range::gptq;
   bool search = false;      ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
   bool calibrated = false;  ///< activations only: one static range per tensor, from calibration
-  Kind kind = Kind::integer;
+  NumberKind kind = NumberKind::integer;
   int fraction = 0;       ///< fixed: bits behind the point
   int exponent_bits = 0;  ///< minifloat
   int exponent_bias = 0;  ///< minifloat
@@ -112,7 +112,7 @@ inline Scheme parse_fixed(std::string_view text, const std::string& what) {
   const auto parts = split(text, ':');
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 2, 8);
-  s.kind = Kind::fixed, s.granularity = Granularity::tensor, s.symmetric = true, s.range = Range::omni_no_zero_point;
+  s.kind = NumberKind::fixed, s.granularity = Granularity::tensor, s.symmetric = true, s.range = Range::omni_no_zero_point;
   if (parts.size() < 2 || !parts[1].starts_with('f'))
     refuse(what, ": '", std::string(text), "' needs the bits behind the point: ", parts[0], ":f4");
   s.fraction = parse_integer<int>(std::string_view(parts[1]).substr(1), what, -30, 30);
@@ -128,7 +128,7 @@ inline Scheme parse_minifloat(std::string_view text, const std::string& what) {
   const auto parts = split(text, ':');
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 3, 16);
-  s.kind = Kind::minifloat, s.granularity = Granularity::tensor, s.symmetric = true;
+  s.kind = NumberKind::minifloat, s.granularity = Granularity::tensor, s.symmetric = true;
   if (parts.size() < 2 || !parts[1].starts_with('e'))
     refuse(what, ": '", std::string(text), "' needs the bits of the exponent: ", parts[0], ":e4");
   s.exponent_bits = parse_integer<int>(std::string_view(parts[1]).substr(1), what, 1, std::min(8, s.bits - 2));
@@ -192,8 +192,8 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
 
 inline std::string Scheme::text() const {
   if (!active()) return "none";
-  if (kind == Kind::fixed) return cat("fixed", bits, ":f", fraction, symmetric ? "" : ":unsigned");
-  if (kind == Kind::minifloat)
+  if (kind == NumberKind::fixed) return cat("fixed", bits, ":f", fraction, symmetric ? "" : ":unsigned");
+  if (kind == NumberKind::minifloat)
     return cat("float", bits, ":e", exponent_bits, exponent_bias == (1 << (exponent_bits - 1)) - 1 ? "" : cat(":bias", exponent_bias));
   std::string t = (block_float() ? "mxint" : "int") + std::to_string(bits);
   switch (granularity) {
@@ -218,7 +218,7 @@ inline std::string Scheme::text() const {
 
 inline std::string Scheme::brief(Role role) const {
   std::string t = text();
-  if (block_float() || kind != Kind::integer) return t;
+  if (block_float() || kind != NumberKind::integer) return t;
   const auto drop = [&](const std::string& part) {
     if (const size_t at = t.find(part); at != std::string::npos) t.erase(at, part.size());
   };
