@@ -192,14 +192,20 @@ PTQ_INLINE typename Simd<T>::V rotated(typename Simd<T>::V v, std::integer_seque
   return __builtin_shufflevector(v, v, ((k + step) % Simd<T>::lanes)...);
 }
 
+/// The largest lane in every lane.
 template <class T, int step = Simd<T>::lanes / 2>
-PTQ_INLINE T largest(typename Simd<T>::V v) {
+PTQ_INLINE typename Simd<T>::V largest_everywhere(typename Simd<T>::V v) {
   v = max(v, rotated<T, step>(v, std::make_integer_sequence<int, Simd<T>::lanes>{}));
   if constexpr (step > 1) {
-    return largest<T, step / 2>(v);
+    return largest_everywhere<T, step / 2>(v);
   } else {
-    return v[0];
+    return v;
   }
+}
+
+template <class T>
+PTQ_INLINE T largest(typename Simd<T>::V v) {
+  return largest_everywhere<T>(v)[0];
 }
 
 template <class T>
