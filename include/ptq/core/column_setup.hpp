@@ -31,10 +31,12 @@ struct EnumNames<ColumnOrder> {
   return inside.index_select(0, descending(by_group.amax(1))).reshape({n});
 }
 
-/// The group size that an order of `columns` heeds; throws when it does not divide. 0: none.
+/// The group size that an order of `columns` heeds; throws when it does not divide. 0: none; so where the last block of an mxint row is
+/// short.
 [[nodiscard]] inline int64_t order_group(ColumnOrder order, const Scheme& scheme, int64_t columns, const std::string& place) {
   (void)group_count(scheme, columns, place);
-  return order == ColumnOrder::group_aware && scheme.granularity == Granularity::group ? scheme.group : 0;
+  const bool heeded = order == ColumnOrder::group_aware && scheme.granularity == Granularity::group && columns % scheme.group == 0;
+  return heeded ? scheme.group : 0;
 }
 
 /// How the products between blocks are computed: in the type of the weights, or in bfloat16 where the machine has such a unit.
