@@ -8,6 +8,9 @@
 #include <ptq/loss/nlc.hpp>
 #include <ptq/loss/sum.hpp>
 #include <ptq/recipe.hpp>
+#include <ptq/rounding/flexround.hpp>
+#include <ptq/rounding/learned_clip.hpp>
+#include <ptq/rounding/lrq.hpp>
 #include <ptq/smoothing/chain.hpp>
 #include <ptq/smoothing/learned_log.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
@@ -22,7 +25,7 @@
 
 namespace ptq::test {
 
-using Roundings = std::tuple<Nearest, ToyDivisor>;
+using Roundings = std::tuple<Nearest, FlexRound, Lrq, LearnedClip, ToyDivisor>;
 using Smoothings = std::tuple<NoSmoothing, SmoothQuant, StaticLog, LearnedLog, Chain<SmoothQuant, LearnedLog>, Chain<LearnedLog, StaticLog>,
                               Equalize>;  // the last is the example of docs/adding_a_policy.md
 using Losses = std::tuple<Mse, Nlc, Sum<Mse, Nlc>, Sum<Mse, Aug<>, Aug<Nlc>>, Aug<>>;
@@ -34,6 +37,26 @@ using Adaptations = std::tuple<NoAdaptation>;
 template <class P>
 struct Variants {
   static std::vector<P> all() { return {P{}}; }
+};
+
+template <>
+struct Variants<FlexRound> {
+  static std::vector<FlexRound> all() { return {{}, {.step_rate = 1e-3, .row_factor = false}, {.step_rate = 0, .bound = 0.2}}; }
+};
+
+template <>
+struct Variants<Lrq> {
+  static std::vector<Lrq> all() {
+    return {{},
+            {.ranks = RankRule::fixed, .rank = 1},
+            {.ranks = RankRule::fixed, .rank = 3, .row_factor = false, .column_factor = false},
+            {.step_rate = 0, .ranks = RankRule::official, .bound = 0.1}};
+  }
+};
+
+template <>
+struct Variants<LearnedClip> {
+  static std::vector<LearnedClip> all() { return {{}, {.start_logit = 2}}; }
 };
 
 template <>
