@@ -180,7 +180,7 @@ results::Run blank_run(const Shared& s, const Options& o) {
 
 results::Block to_result(const BlockReport& report) {
   results::Block b;
-  b.index = report.index, b.error = report.error, b.losses = report.losses;
+  b.index = report.index, b.error = report.error, b.losses = report.losses, b.tracked = report.tracked;
   for (const LinearReport& l : report.linears) b.linears.push_back({l.name, l.relative_error, l.relative_to_rtn, l.seconds, l.numbers});
   return b;
 }

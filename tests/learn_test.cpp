@@ -132,3 +132,45 @@ TEST_CASE("learning from the reference stream does not see earlier blocks quanti
   CHECK(q.reports[0].losses == x.reports[0].losses);                 // the first block's input is the same
   CHECK(q.reports[1].losses.front() > x.reports[1].losses.front());  // the second's is not
 }
+
+TEST_CASE("a diverged block begins again at half the rate as often as it may, from the very start") {
+  const Transformer model = tiny_model(Family::llama);
+  const Tensor tokens = tiny_tokens(4, 12);
+  const auto at_rate = [&](double rate, int64_t restarts) {
+    return walk(model, stages(learned(rate, 12, [&](Learned& r) { r.learning.restarts = restarts; })), formats("int3"), tokens);
+  };
+  const auto diverges = [&](double rate) {  // in its first block
+    try {
+      (void)at_rate(rate, 0);
+      return false;
+    } catch (const Error& e) {
+      return std::string(e.what()).find("block 0") != std::string::npos;
+    }
+  };
+  double rate = 1e-2;
+  while (!diverges(rate)) rate *= 2;
+  const Kept a = at_rate(rate, 9), b = at_rate(rate / 2, 9);
+  CHECK(a.reports[0].losses == b.reports[0].losses);
+  CHECK(at::equal(a.streams[0], b.streams[0]));
+}
+
+TEST_CASE("the best iterate on the tracked sequences is never worse than the start") {
+  const Transformer model = tiny_model(Family::llama);
+  const auto run = [&](Iterate keep) {
+    return walk(model, stages(learned(0.3, 30, [&](Learned& r) { r.learning.keep = keep, r.learning.tracked = 3; })), formats("int4"),
+                tiny_tokens(4, 12));
+  };
+  const Kept best = run(Iterate::best), last = run(Iterate::last);
+  for (const BlockReport& r : best.reports) CHECK(r.tracked.back() <= r.tracked.front());
+  CHECK(last.reports[0].tracked.back() > last.reports[0].tracked.front());  // this rate is too large, which is the point
+}
+
+TEST_CASE("with activations off, learning sees weights rounded and nothing else") {
+  const Transformer model = tiny_model(Family::llama);
+  const auto run = [&](bool on, const char* activation) {
+    return walk(model, stages(learned(1e-2, 3, [&](Learned& r) { r.learning.activations = on; })), formats("int3", activation),
+                tiny_tokens(4, 12));
+  };
+  CHECK(run(false, "int4").reports[0].losses == run(true, "none").reports[0].losses);
+  CHECK(run(true, "int4").reports[0].losses != run(true, "none").reports[0].losses);
+}

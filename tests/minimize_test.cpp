@@ -1,6 +1,7 @@
 // The optimizer against its formula written out, schedules, what is kept, divergence.
 #include <ptq/core/minimize.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include "catch.hpp"
@@ -40,8 +41,10 @@ TEST_CASE("updates are those of Adam and AdamW written out, each group at its ra
           .optimizer = optimizer, .schedule = schedule, .beta1 = 0.8, .beta2 = 0.95, .decay = optimizer == Optimizer::adamw ? 0.1 : 0};
       Tensor a = at::tensor(start), b = at::tensor(start);
       const Tensor t = at::tensor(target), c = at::tensor(scale);
-      const auto curve = minimise(
-          {{{a}, 0.01}, {{b}, 0.2}}, how, 7, 1e-3, [&](int64_t) { return half_square(a, t, c) + half_square(b, t, c); }, "here");
+      const auto curve =
+          minimise(
+              {{{a}, 0.01}, {{b}, 0.2}}, how, 7, 1e-3, [&](int64_t) { return half_square(a, t, c) + half_square(b, t, c); }, "here")
+              .losses;
       CHECK(at::allclose(a, at::tensor(by_hand(start, target, scale, how, 0.01, 1e-3, 7)), 1e-10, 1e-12));
       CHECK(at::allclose(b, at::tensor(by_hand(start, target, scale, how, 0.2, 1e-3, 7)), 1e-10, 1e-12));
       CHECK(curve.size() == 7);
@@ -56,8 +59,9 @@ TEST_CASE("the best iterate is the one of the lowest loss, the last is the last"
     const Tensor zero = at::zeros({1}, at::kDouble), one = at::ones({1}, at::kDouble);
     std::vector<double> seen;
     const auto curve = minimise(
-        {{{p}, 0.7}}, {.keep = keep}, 6, 1e-8, [&](int64_t) { return seen.push_back(p.item<double>()), half_square(p, zero, one); },
-        "here");
+                           {{{p}, 0.7}}, {.keep = keep}, 6, 1e-8,
+                           [&](int64_t) { return seen.push_back(p.item<double>()), half_square(p, zero, one); }, "here")
+                           .losses;
     double best = seen.front();
     for (const double s : seen)
       if (s * s < best * best) best = s;
@@ -89,6 +93,38 @@ TEST_CASE("nothing is touched by zero steps") {
   const Tensor before = p.clone();
   CHECK(minimise(
             {{{p}, 0.1}}, {}, 0, 1e-8, [&](int64_t) { return p.sum(); }, "here")
-            .empty());
+            .losses.empty());
   CHECK(at::equal(p, before));
+}
+
+TEST_CASE("the tracked loss is looked at from the start to what is kept, and the best of the looks is kept") {
+  const Tensor zero = at::zeros({1}, at::kDouble), one = at::ones({1}, at::kDouble);
+  for (const auto keep : {Iterate::best, Iterate::last}) {
+    Tensor p = at::tensor({1.0});
+    // Mini-batches pull p to 2, the tracked data want it at 1.2.
+    const Tracking tracking{[&] { return std::abs(p.item<double>() - 1.2); }, 3};
+    const auto pull = [&](int64_t) { return half_square(p, 2 * one, one); };
+    const Descent done = minimise({{{p}, 0.1}}, {.keep = keep}, 10, 1e-8, pull, "here", tracking);
+    CHECK(done.losses.size() == 10);
+    REQUIRE(done.tracked.size() == (keep == Iterate::best ? 6U : 5U));  // before steps 0, 3, 6, 9, after the last, and what is kept
+    CHECK(done.tracked.front() == Approx(0.2));
+    CHECK(done.tracked.back() == std::abs(p.item<double>() - 1.2));
+    if (keep == Iterate::best)
+      CHECK(done.tracked.back() == *std::min_element(done.tracked.begin(), done.tracked.end()));
+    else
+      CHECK(p.item<double>() > 1.5);
+  }
+}
+
+TEST_CASE("a tracked loss that grows beyond the bound is a divergence with the rate in its sentence") {
+  const auto run = [](double growth) {
+    Tensor p = at::tensor({1.0});
+    return minimise({{{p}, 3.5}}, {.growth = growth}, 4, 1e-8, [&](int64_t) { return p.square().sum(); }, "block 7",
+                    {[&] { return p.square().item<double>(); }, 1});
+  };
+  CHECK_THROWS_AS(run(5), Diverged);
+  CHECK_THROWS_WITH(run(5), ContainsSubstring("block 7") && ContainsSubstring("rate 3.5") && ContainsSubstring("grew from 1 to 6.2"));
+  CHECK(run(0).tracked.size() == 5);
+  Tensor p = at::tensor({1.0});  // the last update is not the last look
+  CHECK_THROWS_AS(minimise({{{p}, 1e308}}, {}, 1, 1e-300, [&](int64_t) { return (p * 1e10).sum(); }, "here", {}), Diverged);
 }

@@ -135,8 +135,9 @@ struct BlockOutcome {
   if (stages.learns()) {
     tell("learn");
     const Tensor& x = stages.learning.input == LearningInput::quantized ? xq : reference.input(block);
-    report.losses =
+    Descent learned =
         learn_block(stages, model, static_cast<int>(block), loaded, state, schemes, formats, x, reference.input(block + 1), walk.seed);
+    report.losses = std::move(learned.losses), report.tracked = std::move(learned.tracked);
     fused = stages.smoothing->fuse(layout, loaded, state.smoothing);
     report.seconds.emplace_back("learn", clock.lap());
   }

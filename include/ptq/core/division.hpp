@@ -73,8 +73,9 @@ namespace detail {
   const auto grouped = [&](const Tensor& x) { return x.reshape({w.size(0), g.groups(), -1}); };  // (rows, groups, each)
   const Tensor z = g.zero.to(w.scalar_type()).unsqueeze(-1);                                     // (rows or 1, groups, 1)
   const Tensor v = grouped(w) / grouped(detail::whole_divisor(w, state.at("l1"), t));
-  const Tensor k = v + (v.round() - v).detach();
-  return (at::clamp(k, g.lowest - z, g.highest - z) * step.unsqueeze(-1)).reshape(w.sizes());
+  const Tensor k = v.detach().round(), q = at::minimum(at::maximum(k, g.lowest - z), g.highest - z);
+  const Tensor followed = at::where(q.eq(k), v + (k - v).detach(), q);  // libtorch's clamp has half a gradient at its ends, or none
+  return (followed * step.unsqueeze(-1)).reshape(w.sizes());
 }
 
 /// The same as data: grid and whole divisor. Throws where a step or a divisor is no longer a positive number.

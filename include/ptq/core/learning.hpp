@@ -14,6 +14,7 @@ namespace ptq {
 enum class Optimizer { adam, adamw };
 enum class Schedule { constant, cosine };
 enum class SampleOrder { sequential, shuffled };
+/// What is kept: the last iterate, or the best on the tracked sequences (on mini-batches where none are tracked).
 enum class Iterate { last, best };
 
 template <>
@@ -53,7 +54,11 @@ struct Learning {
   double epsilon = 1e-8;  ///< meant for a loss summed over tokens; divided by the number of tokens when the loss averages
   double decay = 0;       ///< AdamW's weight decay
   LearningInput input = LearningInput::quantized;
+  bool activations = true;  ///< formats of activations and attention are on while learning; false: weights alone are rounded
   Iterate keep = Iterate::last;
+  int64_t tracked = 4;   ///< sequences on which the loss is followed from the start to what is kept; 0: none
+  double growth = 100;   ///< learning has diverged when that loss is so many times the start's; 0: only when it is not finite
+  int64_t restarts = 0;  ///< a block that diverged begins again, at half the rates, at most so many times
 
   /// Why these numbers mean nothing, whatever the format; empty: they do.
   [[nodiscard]] std::string refuses(const Scheme&) const {
@@ -63,10 +68,14 @@ struct Learning {
     for (const double beta : {beta1, beta2})
       if (!(beta >= 0 && beta < 1)) return "learning.beta1 and learning.beta2 must lie in [0, 1), one is " + number_text(beta);
     if (!(epsilon > 0)) return "learning.epsilon must be positive, it is " + number_text(epsilon);
+    if (tracked < 0) return cat("learning.tracked must not be negative, it is ", tracked);
+    if (!(growth == 0 || growth > 1)) return "learning.growth must be 0 or above 1, it is " + number_text(growth);
+    if (restarts < 0 || restarts > 30) return cat("learning.restarts must lie in 0 to 30, it is ", restarts);
     if (!(decay >= 0)) return "learning.decay must not be negative, it is " + number_text(decay);
     return {};
   }
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::Learning, optimizer, steps, epochs, batch, order, schedule, beta1, beta2, epsilon, decay, input, keep);
+BOOST_HANA_ADAPT_STRUCT(ptq::Learning, optimizer, steps, epochs, batch, order, schedule, beta1, beta2, epsilon, decay, input, activations,
+                        keep, tracked, growth, restarts);

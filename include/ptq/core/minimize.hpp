@@ -5,6 +5,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -71,17 +72,82 @@ class Adam {
   return 0.5 * (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
 }
 
-/// Minimises loss(step) over the groups for `steps` updates; returns the loss before each update. Throws, naming `place` and the step, when
-/// it stops being finite or can no longer be computed.
-inline std::vector<double> minimise(std::vector<ParameterGroup> groups, const Learning& how, int64_t steps, double epsilon,
-                                    const std::function<Tensor(int64_t step)>& loss, const std::string& place) {
+/// Learning that stopped making sense; the same may go well at lower rates.
+struct Diverged : Error {
+  using Error::Error;
+};
+
+/// A loss followed on fixed data while mini-batches come and go.
+struct Tracking {
+  std::function<double()> value;  ///< at the current parameters, without gradient
+  int64_t every = 1;              ///< updates between two looks; the start and the end are always looked at
+};
+
+/// What a minimisation did.
+struct Descent {
+  std::vector<double> losses;   ///< of each mini-batch, before its update
+  std::vector<double> tracked;  ///< at the start, on the way, at what is kept; empty where nothing is tracked
+};
+
+namespace detail {
+
+/// The parameters of the lowest value so far.
+class BestOf {
+ public:
+  void offer(double value, const std::vector<Tensor>& parameters) {
+    if (!(value < lowest_)) return;
+    lowest_ = value, copies_.clear();
+    for (const Tensor& p : parameters) copies_.push_back(p.detach().clone());
+  }
+  void restore(const std::vector<Tensor>& parameters) const {
+    for (size_t i = 0; i < copies_.size(); ++i) parameters[i].copy_(copies_[i]);
+  }
+  [[nodiscard]] double lowest() const { return lowest_; }
+
+ private:
+  double lowest_ = std::numeric_limits<double>::infinity();
+  std::vector<Tensor> copies_;
+};
+
+}  // namespace detail
+
+/// Minimises loss(step) over the groups for `steps` updates. Throws Diverged, naming `place`, the step and the rates, when the loss stops
+/// being finite, can no longer be computed, or the tracked one has grown `how.growth` times its start.
+inline Descent minimise(std::vector<ParameterGroup> groups, const Learning& how, int64_t steps, double epsilon,
+                        const std::function<Tensor(int64_t step)>& loss, const std::string& place, const Tracking& tracking = {}) {
   std::vector<Tensor> all;
-  for (const ParameterGroup& g : groups) all.insert(all.end(), g.tensors.begin(), g.tensors.end());
+  std::string rates;
+  for (const ParameterGroup& g : groups) {
+    all.insert(all.end(), g.tensors.begin(), g.tensors.end());
+    if (const std::string rate = number_text(g.rate); (", " + rates + ",").find(", " + rate + ",") == std::string::npos)
+      rates += (rates.empty() ? "" : ", ") + rate;
+  }
+  const auto diverged = [&](int64_t t, const std::string& why) {
+    throw Diverged(cat(place, ": learning diverged at step ", t, " of ", steps, " with rate ", rates, " (", why,
+                       "); lower the learning rate, or set learning.restarts"));
+  };
   Adam adam(std::move(groups), how, epsilon);
-  std::vector<double> curve;
-  std::vector<Tensor> best;
-  double lowest = std::numeric_limits<double>::infinity();
+  Descent done;
+  detail::BestOf best;
+  const bool best_on_batches = how.keep == Iterate::best && !tracking.value;
+  const auto look = [&](int64_t t) {
+    if (!tracking.value || steps == 0) return;
+    const c10::NoGradGuard off;
+    double value = 0;
+    try {
+      value = tracking.value();
+    } catch (const Error& e) {
+      if (t == 0) throw;
+      diverged(t, e.what());
+    }
+    if (!std::isfinite(value)) diverged(t, "the tracked loss is not finite");
+    done.tracked.push_back(value);
+    if (how.growth > 0 && value > how.growth * done.tracked.front() && done.tracked.front() > 0)
+      diverged(t, cat("the tracked loss grew from ", number_text(done.tracked.front()), " to ", number_text(value)));
+    if (how.keep == Iterate::best) best.offer(value, all);
+  };
   for (int64_t t = 0; t < steps; ++t) {
+    if (t % std::max<int64_t>(1, tracking.every) == 0) look(t);
     const c10::AutoGradMode on(true);
     adam.clear();
     Tensor value;
@@ -89,24 +155,23 @@ inline std::vector<double> minimise(std::vector<ParameterGroup> groups, const Le
       value = loss(t);
     } catch (const Error& e) {
       if (t == 0) throw;
-      fail(place, ": learning diverged at step ", t, " (", e.what(), "); lower the learning rate");
+      diverged(t, e.what());
     }
-    curve.push_back(value.item<double>());
-    if (!std::isfinite(curve.back())) fail(place, ": learning diverged, the loss is not finite at step ", t, "; lower the learning rate");
-    if (how.keep == Iterate::best && curve.back() < lowest) {
-      lowest = curve.back(), best.clear();
-      for (const Tensor& p : all) best.push_back(p.detach().clone());
-    }
+    done.losses.push_back(value.item<double>());
+    if (!std::isfinite(done.losses.back())) diverged(t, "the loss is not finite");
+    if (best_on_batches) best.offer(done.losses.back(), all);
     value.backward();
     adam.step(schedule_factor(how.schedule, t, steps));
   }
   adam.clear();
   const c10::NoGradGuard off;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (!best.empty()) all[i].copy_(best[i]);
-    all[i].requires_grad_(false);
-  }
-  return curve;
+  for (const Tensor& p : all)
+    if (!at::isfinite(p).all().item<bool>()) diverged(steps, "a parameter is not finite");
+  look(steps);
+  best.restore(all);
+  if (how.keep == Iterate::best && !done.tracked.empty()) done.tracked.push_back(best.lowest());
+  for (Tensor& p : all) p.requires_grad_(false);
+  return done;
 }
 
 }  // namespace ptq

@@ -79,6 +79,13 @@ inline Tensor float_output(const Transformer& model, int64_t block, const BlockP
   return y;
 }
 
+/// Formats under which nothing but weights is rounded.
+inline Formats no_formats(const Layout& layout) {
+  Formats none;
+  none.inputs.resize(layout.groups.size()), none.outputs.resize(layout.sites.size());
+  return none;
+}
+
 }  // namespace detail
 
 /// What one call of learning changes about a recipe, and who watches.
@@ -87,34 +94,72 @@ struct LearnOptions {
   std::function<void(int64_t step)> on_step{};              ///< before each update: what was learned after `step` updates
 };
 
-/// Learns in place; returns the loss before each update. x (N, T, hidden): the block's input by `learning.input`; target (N, T, hidden).
-inline std::vector<double> learn_block(const Stages& stages, const Transformer& model, int block, const BlockParameters& parameters,
-                                       BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& x,
-                                       const Tensor& target, uint64_t seed, const LearnOptions& options = {}) {
+/// Learns in place; returns the losses. x (N, T, hidden): the block's input by `learning.input`; target (N, T, hidden). After a divergence
+/// the start comes back, and while `learning.restarts` allow it all begins again at half the rates.
+inline Descent learn_block(const Stages& stages, const Transformer& model, int block, const BlockParameters& parameters, BlockState& state,
+                           const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& x, const Tensor& target, uint64_t seed,
+                           const LearnOptions& options = {}) {
+  const Learning& how = stages.learning;
   std::vector<ParameterGroup> groups;
   for (NamedTensors& r : state.rounding) detail::collect_groups(stages.rounding->learnable(), options.rounding_rate, r, groups);
   detail::collect_groups(stages.smoothing->learnable(), options.smoothing_rate, state.smoothing, groups);
   if (groups.empty()) return {};
-  const auto plan = detail::batches(stages.learning, x.size(0), seed + static_cast<uint64_t>(block));
-  const double tokens = static_cast<double>(x.size(1));
-  const double epsilon = stages.loss->averages() ? stages.learning.epsilon / tokens : stages.learning.epsilon;
+  const auto plan = detail::batches(how, x.size(0), seed + static_cast<uint64_t>(block));
+  const auto steps = static_cast<int64_t>(plan.size());
+  const double epsilon = stages.loss->averages() ? how.epsilon / static_cast<double>(x.size(1)) : how.epsilon;
   const Tensor own = stages.loss->reads_own_target() ? detail::float_output(model, block, parameters, x) : Tensor();  // (N, T, hidden)
-  const auto project = [&] {
+  const Formats seen = how.activations ? formats : detail::no_formats(model.layout());
+  const auto project = [&](NamedTensors& smoothing) {
     const c10::NoGradGuard off;
-    stages.smoothing->project(state.smoothing);
+    stages.smoothing->project(smoothing);
   };
-  const auto loss = [&](int64_t step) {
-    if (options.on_step) options.on_step(step);
-    project();
-    const Tensor picked = at::tensor(plan[static_cast<size_t>(step)]);
-    FormatOperators ops(model.config(), fake_quantized(stages, model.layout(), parameters, state, schemes), formats);
+  const auto operators = [&](const BlockState& now) {
+    return FormatOperators(model.config(), fake_quantized(stages, model.layout(), parameters, now, schemes), seen);
+  };
+  const auto value = [&](FormatOperators& ops, const Tensor& picked) {
     const Tensor y = model.forward(block, x.index_select(0, picked), ops);  // (batch, T, hidden)
     return stages.loss->value({target.index_select(0, picked), own.defined() ? own.index_select(0, picked) : own}, y);
   };
-  auto curve = minimise(groups, stages.learning, static_cast<int64_t>(plan.size()), epsilon, loss, "block " + std::to_string(block));
-  if (options.on_step) options.on_step(static_cast<int64_t>(plan.size()));
-  project();
-  return curve;
+  const auto loss = [&](int64_t step) {
+    if (options.on_step) options.on_step(step);
+    project(state.smoothing);
+    FormatOperators ops = operators(state);
+    return value(ops, at::tensor(plan[static_cast<size_t>(step)]));
+  };
+  const int64_t batch = std::min(how.batch, x.size(0)), tracked = std::min(how.tracked, x.size(0));
+  Tracking tracking{{}, std::max({x.size(0) / batch, (steps + 15) / 16, int64_t{1}})};
+  if (tracked > 0)
+    tracking.value = [&] {
+      BlockState now = state;
+      for (auto& [name, t] : now.smoothing) t = t.clone();
+      project(now.smoothing);
+      FormatOperators ops = operators(now);
+      double sum = 0;
+      for (int64_t first = 0; first < tracked; first += batch) {
+        const int64_t count = std::min(batch, tracked - first);
+        sum += static_cast<double>(count) * value(ops, at::arange(first, first + count)).item<double>();
+      }
+      return sum / static_cast<double>(tracked);
+    };
+
+  std::vector<Tensor> start;
+  for (const ParameterGroup& g : groups)
+    for (const Tensor& p : g.tensors) start.push_back(p.clone());
+  for (int64_t left = how.restarts;; --left) {
+    try {
+      Descent done = minimise(groups, how, steps, epsilon, loss, "block " + std::to_string(block), tracking);
+      if (options.on_step) options.on_step(steps);
+      project(state.smoothing);
+      return done;
+    } catch (const Diverged&) {
+      size_t i = 0;
+      for (ParameterGroup& g : groups) {
+        for (Tensor& p : g.tensors) p.mutable_grad().reset(), p.requires_grad_(false).copy_(start[i++]);
+        g.rate /= 2;
+      }
+      if (left <= 0) throw;
+    }
+  }
 }
 
 }  // namespace ptq

@@ -23,6 +23,7 @@ struct BlockReport {
   double error = 0;  ///< ‖B(x) − B_q(x_q)‖² / ‖B(x)‖² over the calibration tokens
   std::vector<LinearReport> linears;
   std::vector<double> losses;                           ///< of learning, before each update
+  std::vector<double> tracked;                          ///< the loss on the tracked sequences: start, on the way, what is kept
   std::vector<std::pair<std::string, double>> seconds;  ///< by stage
   BitCount bits;
 };

@@ -81,7 +81,8 @@ inline void put_evaluation(io::Hdf5Writer& file, const std::string& at, const Ev
   return e;
 }
 
-/// One row a block in /blocks, one row a linear in /linears, its numbers in /linears/numbers, losses in /losses/<row>.
+/// One row a block in /blocks, one row a linear in /linears, its numbers in /linears/numbers, losses in /losses/<row> and
+/// /tracked/<row>.
 inline void put_blocks(io::Hdf5Writer& file, const std::string& at, const std::vector<Block>& blocks) {
   std::vector<std::int64_t> index, block_of;
   std::vector<double> error, relative_error, relative_to_rtn, seconds;
@@ -91,6 +92,7 @@ inline void put_blocks(io::Hdf5Writer& file, const std::string& at, const std::v
     index.push_back(blocks[b].index);
     error.push_back(or_nan(blocks[b].error));
     if (!blocks[b].losses.empty()) file.dataset(at + "losses/" + numbered(b), blocks[b].losses);
+    if (!blocks[b].tracked.empty()) file.dataset(at + "tracked/" + numbered(b), blocks[b].tracked);
     for (const Linear& linear : blocks[b].linears) {
       block_of.push_back(static_cast<std::int64_t>(b));
       names.push_back(linear.name);
@@ -140,8 +142,9 @@ inline void put_blocks(io::Hdf5Writer& file, const std::string& at, const std::v
   for (std::size_t b = 0; b < index.size(); ++b) {
     blocks[b].index = index[b];
     blocks[b].error = unless_nan(error[b]);
-    const std::string losses = at + "losses/" + numbered(b);
+    const std::string losses = at + "losses/" + numbered(b), tracked = at + "tracked/" + numbered(b);
     if (file.exists(losses)) blocks[b].losses = file.read<double>(losses);
+    if (file.exists(tracked)) blocks[b].tracked = file.read<double>(tracked);
   }
   for (std::size_t row = 0; row < names.size(); ++row) {
     Linear linear{names[row], unless_nan(relative_error[row]), unless_nan(relative_to_rtn[row]), unless_nan(seconds[row]), {}};

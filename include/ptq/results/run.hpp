@@ -48,7 +48,8 @@ struct Block {
   std::int64_t index = 0;
   std::optional<double> error{};  ///< ‖B(x) − B_q(x_q)‖² / ‖B(x)‖² over the calibration tokens
   std::vector<Linear> linears{};
-  std::vector<double> losses{};  ///< of learning, before each update
+  std::vector<double> losses{};   ///< of learning, before each update
+  std::vector<double> tracked{};  ///< of learning, on the tracked sequences: start, on the way, what is kept
 
   bool operator==(const Block&) const = default;
 };

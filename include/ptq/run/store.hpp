@@ -31,6 +31,7 @@ inline void save_report(const std::filesystem::path& path, const BlockReport& r)
   f.attribute("/", "index", r.index);
   f.attribute("/", "error", r.error);
   f.attribute("/", "losses", r.losses);
+  f.attribute("/", "tracked", r.tracked);
   std::vector<std::string> stages;
   std::vector<double> seconds;
   for (const auto& [stage, s] : r.seconds) stages.push_back(stage), seconds.push_back(s);
@@ -54,6 +55,7 @@ inline void save_report(const std::filesystem::path& path, const BlockReport& r)
   r.index = f.attribute<int64_t>("/", "index");
   r.error = f.attribute<double>("/", "error");
   r.losses = f.attribute<std::vector<double>>("/", "losses");
+  r.tracked = f.attribute<std::vector<double>>("/", "tracked");
   const auto stages = f.attribute<std::vector<std::string>>("/", "stages");
   const auto seconds = f.attribute<std::vector<double>>("/", "seconds");
   for (size_t i = 0; i < std::min(stages.size(), seconds.size()); ++i) r.seconds.emplace_back(stages[i], seconds[i]);
