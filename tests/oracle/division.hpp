@@ -9,7 +9,7 @@
 #include <ptq/rounding/flexround.hpp>
 #include <ptq/rounding/lrq.hpp>
 
-#include "golden.hpp"
+#include "toy_model.hpp"
 
 namespace ptq::test {
 
@@ -64,6 +64,29 @@ inline Stages division_stages(const io::Hdf5Reader& file) {
   });
   return out;
 }
+
+/// The one block of a block file as a model; its embedding and head are not in the file and stay zero.
+inline Transformer block_model(const std::shared_ptr<const io::Hdf5Reader>& file, at::ScalarType dtype) {
+  const auto size = [&](const char* name) { return file->attribute<int64_t>("/", name); };
+  ModelConfig c;
+  c.family = Family::llama;
+  c.vocab = 1, c.hidden = c.embedding_dim = size("hidden"), c.ffn = size("ffn"), c.layers = 1, c.heads = size("heads");
+  c.kv_heads = size("kv_heads"), c.head_dim = size("head_dim"), c.max_positions = size("tokens"), c.activation = Activation::silu;
+  c.norm_eps = file->attribute<double>("/", "rms_eps"), c.rope_theta = file->attribute<double>("/", "rope_theta");
+  return Transformer(c,
+                     {[](const std::string&) { return true; },
+                      [=](const std::string& name, at::IntArrayRef shape) {
+                        const size_t layer = name.find("layers.");
+                        if (layer == std::string::npos) return at::zeros(shape);
+                        std::string place = "in/weights/" + name.substr(layer);
+                        place[place.rfind('.')] = '/';
+                        return io::get(*file, place);
+                      }},
+                     dtype);
+}
+
+/// "self_attn.q_proj" → "q_proj".
+inline std::string short_name(const Site& site) { return site.name.substr(site.name.rfind('.') + 1); }
 
 /// Signed codes as released: stored ones less the zero point. (rows, cols) int32
 inline Tensor signed_codes(const Tensor& codes, const Grid& grid) { return codes.to(at::kInt) + grid.lowest - grid.zero; }
