@@ -2,6 +2,8 @@
 #pragma once
 
 #include <ptq/recipe.hpp>
+#include <ptq/rounding/flexround.hpp>
+#include <ptq/rounding/lrq.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/solver/awrq.hpp>
 #include <ptq/solver/claq.hpp>
@@ -52,5 +54,27 @@ inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq{.smoothing = awrq_
 /// AWRQ as released: its first column rounds the unshifted weight, dead columns are never made up for.
 inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq_as_published{.smoothing = awrq_smoothing,
                                                                            .solver = {.damp_increase = 0, .as_published = true}};
+
+/// Block reconstruction as FlexRound's and LRQ's released code runs it: 5000 steps of two sequences, shuffled, the rate falling to zero as a
+/// cosine, weights alone rounded while learning, the last iterate; and a loss summed over tokens.
+inline constexpr Mse reconstruction_loss{.reduce = Reduce::sum};
+inline constexpr Learning reconstruction{
+    .steps = 5000, .batch = 2, .order = SampleOrder::shuffled, .schedule = Schedule::cosine, .activations = false};
+
+/// Lee et al.: FlexRound, arXiv 2306.00317; 4 bits, weights only, a min-max start, the rate for Llama-2 7B: int4:channel:range=flexround.
+inline constexpr Recipe<FlexRound> flexround{.rounding = {.rate = 3e-3}, .loss = reconstruction_loss, .learning = reconstruction};
+
+/// FlexRound at 3 bits, weights only, a min-max start.
+inline constexpr Recipe<FlexRound> flexround_w3{.rounding = {.rate = 2.5e-3}, .loss = reconstruction_loss, .learning = reconstruction};
+
+/// Lee et al.: LRQ, arXiv 2407.11534; 4 bits, weights only, a min-max start, ranks as the paper has them.
+inline constexpr Recipe<Lrq> lrq{.rounding = {.rate = 9e-4}, .loss = reconstruction_loss, .learning = reconstruction};
+
+/// LRQ at 3 bits, weights only, a searched start: int3:channel:range=flexround:search.
+inline constexpr Recipe<Lrq> lrq_w3{.rounding = {.rate = 6e-4}, .loss = reconstruction_loss, .learning = reconstruction};
+
+/// LRQ as released: many linears have FlexRound's full matrix instead.
+inline constexpr Recipe<Lrq> lrq_as_published{
+    .rounding = {.rate = 9e-4, .ranks = RankRule::official}, .loss = reconstruction_loss, .learning = reconstruction};
 
 }  // namespace ptq::methods

@@ -111,6 +111,15 @@ struct DivisionTolerance {
   }
 };
 
+/// Whether every loss lies within a relative tolerance.
+inline bool agree(const std::vector<double>& mine, const Tensor& golden, double tolerance) {
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const double expected = golden[static_cast<int64_t>(i)].item<double>();
+    if (!(std::abs(mine[i] - expected) <= tolerance * expected)) return false;
+  }
+  return true;
+}
+
 inline void check_losses(const std::vector<double>& mine, const Tensor& golden, const DivisionTolerance& t, const Precise& p) {
   REQUIRE(static_cast<int64_t>(mine.size()) == golden.numel());
   double worst = 0;
