@@ -66,27 +66,6 @@ struct BlockRun {
   }
 };
 
-/// How far float32 is its own master: the same learning with inputs changed in their last bit, four times. Straight-through learning is
-/// continuous only until a code flips, and from there on two right runs differ; tolerances are at least three times that.
-void widen(DivisionTolerance& t, const BlockRun& run, const BlockRun& start, const Descent& done) {
-  for (uint64_t seed = 1; seed <= 4; ++seed) {
-    BlockRun other = start;
-    other.state = other.start();
-    at::manual_seed(seed);
-    other.x = other.x * (1 + 1.2e-7 * at::randn_like(other.x));
-    const Descent again =
-        learn_block(other.stages, other.model, 0, other.loaded, other.state, other.schemes, other.formats, other.x, other.y, 0);
-    for (size_t i = 0; i < done.losses.size(); ++i) {
-      const double off = std::abs(again.losses[i] / done.losses[i] - 1);
-      t.loss = std::max(t.loss, 3 * off);
-      if (off > 3e-5 && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) t.exact_steps = static_cast<int64_t>(i);
-    }
-    for (size_t i = 0; i < run.schemes.size(); ++i)
-      for (const auto& [name, tensor] : run.state.rounding[i])
-        if (name != "zero") t.parameter = std::max(t.parameter, 3 * largest(tensor - other.state.rounding[i].at(name)));
-  }
-}
-
 void replay(BlockRun run) {
   const BlockRun start = run;
   const bool wide = run.p.dtype == at::kDouble;
@@ -104,7 +83,14 @@ void replay(BlockRun run) {
       learn_block(run.stages, run.model, 0, run.loaded, run.state, run.schemes, run.formats, run.x, run.y, 0, [&](int64_t step) {
         if (step == 1 || step == 10) run.check(step);
       });
-  if (!wide && !agree(done.losses, run.golden("loss"), run.t.loss)) widen(run.t, run, start, done);
+  if (!wide && !agree(done.losses, run.golden("loss"), run.t))
+    widen(run.t, {done.losses, run.state.rounding}, [&](uint64_t seed) {
+      BlockRun other = start;
+      other.state = other.start(), other.x = in_last_bit(other.x, seed);
+      const Descent again =
+          learn_block(other.stages, other.model, 0, other.loaded, other.state, other.schemes, other.formats, other.x, other.y, 0);
+      return Trajectory{again.losses, other.state.rounding};
+    });
   check_losses(done.losses, run.golden("loss"), run.t, run.p);
   CHECK(done.tracked.back() < done.tracked.front());
   run.check(run.stages.learning.steps);

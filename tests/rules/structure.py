@@ -31,7 +31,7 @@ LAYERS = [
 
 # library: (include pattern, files of ours that may include it, at most so many of them)
 DOORS = {
-    "ATen": (r"^(ATen|c10|torch|caffe2)/", r"^include/ptq/core/(tensor|minimize|affine)\.hpp$", 3),  # affine calls an operator by name
+    "ATen": (r"^(ATen|c10|torch|caffe2)/", r"^include/ptq/core/(tensor|autograd|minimize|affine)\.hpp$", 4),  # affine calls an operator by name
     "HDF5": (r"^(hdf5|H5\w+)(_hl)?\.h$|^H5Cpp|^highfive", r"^include/ptq/io/hdf5(\.hpp$|/)", 1),
     "nlohmann": (r"^nlohmann/", r"^(include/ptq/io/json\.hpp|experiments/driver\.cpp)$", 2),
     "CLI11": (r"^CLI/", r"^experiments/program\.hpp$", 1),

@@ -19,7 +19,7 @@ if(PTQ_TORCH)
   file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/precompiled.cpp" CONTENT "// Exists so that the precompiled header has an owner.\n")
   add_library(ptq_precompiled OBJECT "${PROJECT_BINARY_DIR}/precompiled.cpp")
   target_link_libraries(ptq_precompiled PRIVATE ptq_torch_program)
-  target_precompile_headers(ptq_precompiled PRIVATE <ATen/ATen.h> <boost/hana.hpp>)
+  target_precompile_headers(ptq_precompiled PRIVATE <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <boost/hana.hpp>)
 endif()
 
 # Links a program of this tree: with libtorch and the precompiled header, or, NO_TORCH, with neither.

@@ -1,13 +1,17 @@
 // Element-wise division: every weight has a learned divisor of its own, in the log domain. FlexRound and LRQ differ in its form only.
 #pragma once
 
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <ptq/core/autograd.hpp>
 #include <ptq/core/grid.hpp>
 #include <ptq/core/policy.hpp>
+#include <ptq/kernels/division.hpp>
 
 namespace ptq {
 
@@ -46,48 +50,136 @@ struct LogDivisor {
 
 namespace detail {
 
-/// The grid of exp(l1) and the fixed zero point. step: exp(l1), (rows or 1, groups).
-[[nodiscard]] inline Grid division_grid(const NamedTensors& state, const Scheme& scheme, const Tensor& step) {
-  const auto codes = kernels::code_range(convention(scheme));
-  return {scheme, step.detach(), state.at("zero"), {}, codes.lo, codes.hi};
+/// exp, as the kernels of the division compute it: at T = l1 the divisor is the step to the last bit.
+[[nodiscard]] inline Tensor exponentials(const Tensor& x) {
+  const Tensor in = x.detach().contiguous();
+  Tensor out = at::empty_like(in);
+  by_scalar(in, "learned steps", [&]<class T>(T) {
+    if (kernels::exponentials(in.const_data_ptr<T>(), out.mutable_data_ptr<T>(), in.numel()) != kernels::Status::ok)
+      fail("learned steps ", shape_text(x), " are no longer positive numbers; lower rounding.rate");
+  });
+  return out;
 }
 
-/// S = exp(l1 + matrix + row + column), (rows, cols).
-[[nodiscard]] inline Tensor whole_divisor(const Tensor& w, const Tensor& l1, const LogDivisor& t) {
-  const Tensor step = l1.size(1) == 1 ? l1 : l1.repeat_interleave(w.size(1) / l1.size(1), 1);  // (rows or 1, 1 or cols)
-  Tensor sum = t.bound ? Tensor() : step;
-  for (const Tensor& part : {t.matrix, t.row, t.column})
-    if (part.defined()) sum = sum.defined() ? sum + part : part;
-  if (t.bound) sum = sum.defined() ? step + sum.clamp(-*t.bound, *t.bound) : step;
-  return sum.exp().expand_as(w);
+/// The operands of a division, all contiguous; matrix, row and column may be undefined.
+struct Division {
+  Tensor w, l1, matrix, row, column;
+  Grid grid;
+  double bound = 0;
+
+  template <class T>
+  [[nodiscard]] kernels::LogDivisor<T> raw() const {
+    kernels::LogDivisor<T> t;
+    t.log_step = l1.const_data_ptr<T>(), t.bound = static_cast<T>(bound);
+    if (matrix.defined()) t.matrix = view<T>(matrix);
+    if (row.defined()) t.row = row.const_data_ptr<T>();
+    if (column.defined()) t.column = column.const_data_ptr<T>();
+    return t;
+  }
+  static void check(kernels::Status status, const Tensor& w) {
+    if (status == kernels::Status::non_finite)
+      fail("learned divisors of a weight ", shape_text(w), " are no longer positive numbers; lower rounding.rate or set rounding.bound");
+    detail::check(status, "dividing", w);
+  }
+  /// Fills those of values and divisors (rows, cols) that are defined.
+  void forward(Tensor values, Tensor divisors) const {
+    by_scalar(w, "a learned division", [&]<class T>(T) {
+      const auto out = [](Tensor& t) { return t.defined() ? mutable_view<T>(t) : kernels::View<T>(); };
+      check(over_rows(w.size(0), grain(w),
+                      [&](kernels::Rows r) {
+                        return kernels::divide<T>(view<T>(w), detail::raw<T>(grid), raw<T>(), out(values), out(divisors), r);
+                      }),
+            w);
+    });
+  }
+  /// Gradients of Σ upstream ⊙ Ŵ in the order w, l1, matrix, row, column; that of w only when wanted. Sums over rows are added up in the
+  /// order of the threads' shares, so that they do not depend on who is first.
+  [[nodiscard]] std::vector<Tensor> backward(const Tensor& upstream, bool wants_weight) const {
+    const Tensor g = upstream.contiguous();
+    Tensor d_weight = wants_weight ? at::empty_like(w) : Tensor(), d_l1 = at::zeros_like(l1);
+    Tensor d_matrix = matrix.defined() ? at::empty_like(w) : Tensor(), d_row = row.defined() ? at::empty_like(row) : Tensor();
+    Tensor d_column = column.defined() ? at::zeros_like(column) : Tensor();
+    const bool whole = l1.size(0) == 1 && w.size(0) > 1;
+    std::map<int64_t, std::pair<Tensor, Tensor>> shares;  // by first row: sums for the column part and for a step that all rows share
+    std::mutex guard;
+    by_scalar(w, "a learned division", [&]<class T>(T) {
+      const auto work = [&](kernels::Rows rows) {
+        kernels::DivisionGradient<T> d;
+        d.upstream = view<T>(g), d.log_step = d_l1.mutable_data_ptr<T>();
+        if (d_matrix.defined()) d.matrix = mutable_view<T>(d_matrix);
+        if (d_weight.defined()) d.weight = mutable_view<T>(d_weight);
+        if (d_row.defined()) d.row = d_row.mutable_data_ptr<T>();
+        std::pair<Tensor, Tensor> own{d_column.defined() ? at::zeros_like(d_column) : Tensor(), whole ? at::zeros_like(d_l1) : Tensor()};
+        if (own.first.defined()) d.column = own.first.mutable_data_ptr<T>();
+        if (own.second.defined()) d.log_step = own.second.mutable_data_ptr<T>();
+        const kernels::Status status = kernels::divide_gradient<T>(view<T>(w), detail::raw<T>(grid), raw<T>(), d, rows);
+        const std::lock_guard lock(guard);
+        shares[rows.begin] = std::move(own);
+        return status;
+      };
+      check(over_rows(w.size(0), grain(w), work), w);
+    });
+    for (const auto& [begin, share] : shares) {
+      if (share.first.defined()) d_column += share.first;
+      if (share.second.defined()) d_l1 += share.second;
+    }
+    return {d_weight, d_l1, d_matrix, d_row, d_column};
+  }
+};
+
+[[nodiscard]] inline Division division(const Tensor& w, const Tensor& l1, const Tensor& zero, const Scheme& scheme, const LogDivisor& t) {
+  const auto plain = [](const Tensor& x) { return x.defined() && x.numel() > 0 ? x.detach().contiguous() : Tensor(); };
+  const auto codes = kernels::code_range(convention(scheme));
+  return {plain(w),           plain(l1),       plain(t.matrix),
+          plain(t.row),       plain(t.column), {scheme, exponentials(l1), zero, {}, codes.lo, codes.hi},
+          t.bound.value_or(0)};
 }
+
+/// Absent parts are tensors without entries here: every argument has to be a tensor.
+struct Divide : Differentiable<Divide> {
+  static Tensor forward(Context* context, const Tensor& w, const Tensor& l1, const Tensor& matrix, const Tensor& row, const Tensor& column,
+                        const Tensor& zero, const Scheme& scheme, double bound) {
+    const Division d = division(w, l1, zero, scheme, {matrix, row, column, bound > 0 ? std::optional(bound) : std::nullopt});
+    const Tensor values = at::empty_like(d.w);
+    d.forward(values, {});
+    context->save_for_backward({w, l1, matrix, row, column, zero});
+    context->saved_data["scheme"] = scheme.text();
+    context->saved_data["bound"] = bound;
+    context->saved_data["wants_weight"] = w.requires_grad();
+    return values;
+  }
+  static TensorList backward(Context* context, const TensorList& upstream) {
+    const TensorList kept = context->get_saved_variables();
+    const double bound = context->saved_data["bound"].toDouble();
+    const Scheme scheme = Scheme::parse(context->saved_data["scheme"].toStringRef(), "scheme", Role::weight);
+    const Division d =
+        division(kept[0], kept[1], kept[5], scheme, {kept[2], kept[3], kept[4], bound > 0 ? std::optional(bound) : std::nullopt});
+    TensorList all = d.backward(upstream[0], context->saved_data["wants_weight"].toBool());
+    all.resize(8);  // zero point, scheme and bound have none
+    return all;
+  }
+};
 
 }  // namespace detail
 
 /// Ŵ = s clamp(rne(W / S); lo − z, hi − z),  s = exp(l1),  S = exp(l1 + T): the step alone multiplies back, T is the sum of the parts.
 /// Lee et al., FlexRound, arXiv 2306.00317, eq. 2; in the log domain as LRQ, arXiv 2407.11534, has it. Straight through the rounding, true
-/// through the clamp, which passes gradients while the rounded coordinate lies within it, ends included. W (rows, cols) → the same.
+/// through the clamp, which passes gradients while the rounded coordinate lies within it, ends included: kernels/division.hpp.
+/// W (rows, cols) → the same. Throws where a step or a divisor is no longer a positive number.
 [[nodiscard]] inline Tensor divide_through(const Tensor& w, const NamedTensors& state, const Scheme& scheme, const LogDivisor& t) {
-  const Tensor step = state.at("l1").exp();  // (rows or 1, groups)
-  const Grid g = detail::division_grid(state, scheme, step);
-  const auto grouped = [&](const Tensor& x) { return x.reshape({w.size(0), g.groups(), -1}); };  // (rows, groups, each)
-  const Tensor z = g.zero.to(w.scalar_type()).unsqueeze(-1);                                     // (rows or 1, groups, 1)
-  const Tensor v = grouped(w) / grouped(detail::whole_divisor(w, state.at("l1"), t));
-  const Tensor k = v.detach().round(), q = at::minimum(at::maximum(k, g.lowest - z), g.highest - z);
-  const Tensor followed = at::where(q.eq(k), v + (k - v).detach(), q);  // libtorch's clamp has half a gradient at its ends, or none
-  return (followed * step.unsqueeze(-1)).reshape(w.sizes());
+  const auto given = [&](const Tensor& part) { return part.defined() ? part : at::empty({0}, w.options()); };
+  return detail::Divide::apply(w, state.at("l1"), given(t.matrix), given(t.row), given(t.column), state.at("zero"), scheme,
+                               t.bound.value_or(0));
 }
 
-/// The same as data: grid and whole divisor. Throws where a step or a divisor is no longer a positive number.
+/// The same as data: grid and whole divisor.
 [[nodiscard]] inline std::pair<Grid, Tensor> division_coordinates(const Tensor& w, const NamedTensors& state, const Scheme& scheme,
                                                                   const LogDivisor& t) {
   const c10::NoGradGuard off;
-  const Grid grid = detail::division_grid(state, scheme, state.at("l1").exp());
-  const Tensor divisor = detail::whole_divisor(w, state.at("l1"), t).contiguous();  // (rows, cols)
-  for (const Tensor& positive : {grid.scale, divisor})
-    if (!(positive.gt(0) & positive.isfinite()).all().item<bool>())
-      fail("learned divisors ", shape_text(w), " are no longer positive numbers; lower rounding.rate or set rounding.bound");
-  return {grid, divisor};
+  const detail::Division d = detail::division(w, state.at("l1"), state.at("zero"), scheme, t);
+  const Tensor divisors = at::empty_like(d.w);  // (rows, cols)
+  d.forward({}, divisors);
+  return {d.grid, divisors};
 }
 
 }  // namespace ptq
