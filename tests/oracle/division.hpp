@@ -98,8 +98,9 @@ inline Tensor signed_codes(const RoundingStage& rounding, const NamedTensors& st
 /// Tolerances of a reconstruction file in one precision.
 struct DivisionTolerance {
   double loss, parameter, codes;
-  int64_t exact_steps;  ///< losses of the steps before agree to 1e-4 even in float32
-  bool gates;           ///< whether the file's group is more than informative
+  int64_t exact_steps;  ///< losses of the steps before agree to `early` even in float32; -1: all
+  double early = 1e-4;
+  bool gates;  ///< whether the file's group is more than informative
 
   DivisionTolerance(const io::Hdf5Reader& file, const Precise& p, const std::string& block = "") {
     const std::string of = cat("tol_", p.name, "_");
@@ -116,7 +117,7 @@ inline bool agree(const std::vector<double>& mine, const Tensor& golden, const D
   for (size_t i = 0; i < mine.size(); ++i) {
     const double expected = golden[static_cast<int64_t>(i)].item<double>();
     const bool early = t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps;
-    if (!(std::abs(mine[i] - expected) <= (early ? std::min(t.loss, 1e-4) : t.loss) * expected)) return false;
+    if (!(std::abs(mine[i] - expected) <= (early ? std::min(t.loss, t.early) : t.loss) * expected)) return false;
   }
   return true;
 }
@@ -130,12 +131,12 @@ struct Trajectory {
 /// How far float32 is its own master: `again(seed)` learns the same with inputs changed in their last bit. Straight-through learning is
 /// continuous only until a code flips, and from there on two right runs differ; tolerances become at least three times that.
 inline void widen(DivisionTolerance& t, const Trajectory& mine, const std::function<Trajectory(uint64_t seed)>& again) {
-  for (uint64_t seed = 1; seed <= 4; ++seed) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
     const Trajectory other = again(seed);
     for (size_t i = 0; i < mine.losses.size(); ++i) {
       const double off = std::abs(other.losses[i] / mine.losses[i] - 1);
       t.loss = std::max(t.loss, 3 * off);
-      if (off > 3e-5 && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) t.exact_steps = static_cast<int64_t>(i);
+      if (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps) t.early = std::max(t.early, 3 * off);
     }
     for (size_t i = 0; i < mine.states.size(); ++i)
       for (const auto& [name, tensor] : mine.states[i])
@@ -155,7 +156,7 @@ inline void check_losses(const std::vector<double>& mine, const Tensor& golden, 
   for (size_t i = 0; i < mine.size(); ++i) {
     const double expected = golden[static_cast<int64_t>(i)].item<double>(), off = std::abs(mine[i] - expected) / expected;
     worst = std::max(worst, off);
-    if (p.dtype == at::kFloat && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) CHECK(off <= 1e-4);
+    if (p.dtype == at::kFloat && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) CHECK(off <= t.early);
   }
   if (t.gates) CHECK(worst <= t.loss);
 }

@@ -52,7 +52,7 @@ struct BlockRun {
     for (NamedTensors& s : state.rounding)
       for (auto& [name, tensor] : s)
         if (name != "zero") tensor.requires_grad_(true);
-    stages.loss->value(first_batch(y), output(first_batch(x))).backward();
+    stages.loss->value({first_batch(y), {}}, output(first_batch(x))).backward();
     for (size_t i = 0; i < schemes.size(); ++i)
       for (auto& [name, tensor] : state.rounding[i]) {
         if (name == "zero") continue;
@@ -79,13 +79,14 @@ void replay(BlockRun run) {
     run.check_first_gradients();
     CHECK(far(run.output(run.first_batch(run.x)), run.golden("block_out_step1_batch")) <= 1e-9);
   }
-  const Descent done =
-      learn_block(run.stages, run.model, 0, run.loaded, run.state, run.schemes, run.formats, run.x, run.y, 0, [&](int64_t step) {
-        if (step == 1 || step == 10) run.check(step);
-      });
+  const LearnOptions watch{.on_step = [&](int64_t step) {
+    if (step == 1 || step == 10) run.check(step);
+  }};
+  const Descent done = learn_block(run.stages, run.model, 0, run.loaded, run.state, run.schemes, run.formats, run.x, run.y, 0, watch);
   if (!wide && !agree(done.losses, run.golden("loss"), run.t))
     widen(run.t, {done.losses, run.state.rounding}, [&](uint64_t seed) {
       BlockRun other = start;
+      for (LinearParameters& l : other.loaded.linears) l.weight = in_last_bit(l.weight, seed + 100);
       other.state = other.start(), other.x = in_last_bit(other.x, seed);
       const Descent again =
           learn_block(other.stages, other.model, 0, other.loaded, other.state, other.schemes, other.formats, other.x, other.y, 0);

@@ -30,7 +30,7 @@ struct LinearRun {
   [[nodiscard]] Tensor output(const Tensor& input) const { return affine(input, stages.rounding->weight(state, w, scheme), bias); }
   [[nodiscard]] Tensor loss(int64_t step) const {
     const int64_t batch = stages.learning.batch, first = step % (x.size(0) / batch) * batch;
-    return stages.loss->value(y.narrow(0, first, batch), output(x.narrow(0, first, batch)));
+    return stages.loss->value({y.narrow(0, first, batch), {}}, output(x.narrow(0, first, batch)));
   }
 
   void check_step(int64_t step, const DivisionTolerance& t) {
@@ -86,7 +86,7 @@ void replay(const io::Hdf5Reader& file, const Precise& p) {
   if (p.dtype == at::kFloat && !agree(done.losses, run.golden("loss"), t))
     widen(t, {done.losses, {run.state}}, [&](uint64_t seed) {
       LinearRun other{file, p};
-      other.x = in_last_bit(other.x, seed);
+      other.x = in_last_bit(other.x, seed), other.w = in_last_bit(other.w, seed + 100);
       return Trajectory{learn(other, {}).losses, {other.state}};
     });
   check_losses(done.losses, run.golden("loss"), t, p);

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <ptq/core/tensor.hpp>
+#include <ptq/core/autograd.hpp>
 
 namespace ptq {
 namespace detail {
@@ -20,29 +20,57 @@ inline const std::optional<c10::OperatorHandle>& onednn_linear() {
   return found;
 }
 
-/// Whether it computes x Wᵀ + b of these, with no gradient wanted.
+/// Whether it computes x Wᵀ + b of these.
 [[nodiscard]] inline bool onednn_takes(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
-  const auto plain = [](const Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided; };
-  const auto taught = [](const Tensor& t) { return at::GradMode::is_enabled() && t.requires_grad(); };
-  const auto fits = [&](const Tensor& t) { return plain(t) && !taught(t); };
+  const auto fits = [](const Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided; };
   return onednn_linear() && fits(x) && fits(weight) && (!bias.defined() || fits(bias)) && x.numel() > 0 && weight.numel() > 0;
 }
 
+/// Whether gradients are wanted of any of these.
+[[nodiscard]] inline bool taught(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
+  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()));
+}
+
+[[nodiscard]] inline Tensor onednn_affine(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias = {}) {
+  std::vector<c10::IValue> stack{x.contiguous(), weight.contiguous(), bias, "none", c10::List<std::optional<at::Scalar>>(), std::string()};
+  onednn_linear()->callBoxed(&stack);
+  return std::move(stack.front()).toTensor();
+}
+
+/// The same with gradients: G W for x, Gᵀ x for W, sums of G for b. An absent bias is a tensor without entries.
+struct OnednnAffine : Differentiable<OnednnAffine> {
+  static Tensor forward(Context* context, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    context->save_for_backward({x, weight});
+    context->saved_data["x"] = x.requires_grad(), context->saved_data["weight"] = weight.requires_grad();
+    context->saved_data["bias"] = bias.requires_grad();
+    return onednn_affine(x, weight, bias.numel() > 0 ? std::optional(bias) : std::nullopt);
+  }
+  static TensorList backward(Context* context, const TensorList& upstream) {
+    const TensorList kept = context->get_saved_variables();
+    const Tensor &x = kept[0], &weight = kept[1];
+    const Tensor g = upstream[0].reshape({-1, weight.size(0)});  // (tokens, out)
+    TensorList all(3);
+    if (context->saved_data["x"].toBool()) all[0] = onednn_affine(g, weight.t()).view(x.sizes());
+    if (context->saved_data["weight"].toBool()) all[1] = onednn_affine(g.t(), x.reshape({-1, x.size(-1)}).t());
+    if (context->saved_data["bias"].toBool()) all[2] = g.sum(0);
+    return all;
+  }
+};
+
 }  // namespace detail
 
-/// x Wᵀ + b. x (…, in), weight (out, in), bias (out) or undefined → (…, out), of x's type. Differentiable; where no gradient is wanted,
-/// float32 on the CPU goes through oneDNN.
+/// x Wᵀ + b. x (…, in), weight (out, in), bias (out) or undefined → (…, out), of x's type. Differentiable; float32 on the CPU goes through
+/// oneDNN.
 [[nodiscard]] inline Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
   const std::optional<Tensor> b = bias.defined() ? std::optional(bias) : std::nullopt;
   if (!detail::onednn_takes(x, weight, bias)) return at::linear(x, weight, b);
-  std::vector<c10::IValue> stack{x.contiguous(), weight.contiguous(), b, "none", c10::List<std::optional<at::Scalar>>(), std::string()};
-  detail::onednn_linear()->callBoxed(&stack);
-  return std::move(stack.front()).toTensor();
+  if (detail::taught(x, weight, bias)) return detail::OnednnAffine::apply(x, weight, b.value_or(at::empty({0}, x.options())));
+  return detail::onednn_affine(x, weight, b);
 }
 
 /// a_i b_iᵀ for every i. a (n, rows, k), b (n, columns, k) → (n, rows, columns); differentiable as `affine` is.
 [[nodiscard]] inline Tensor products(const Tensor& a, const Tensor& b) {
-  if (!detail::onednn_takes(a, b)) return at::bmm(a, b.transpose(1, 2));
+  if (!detail::onednn_takes(a, b) || detail::taught(a, b)) return at::bmm(a, b.transpose(1, 2));
   std::vector<Tensor> each;
   for (int64_t i = 0; i < a.size(0); ++i) each.push_back(affine(a[i], b[i]));
   return at::stack(each);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include <ptq/core/affine.hpp>
 #include <ptq/core/division.hpp>
 #include <ptq/rounding.hpp>
 
@@ -77,7 +78,7 @@ struct Lrq {
       const auto found = state.find(name);
       return found == state.end() ? Tensor() : found->second;
     };
-    return {part("A").defined() ? part("A") : at::mm(state.at("L"), state.at("U")), part("rho"), part("gamma"), bound};
+    return {part("A").defined() ? part("A") : affine(state.at("L"), state.at("U").t()), part("rho"), part("gamma"), bound};
   }
 
   /// Uniform in ±1/√in, as the released code draws U. (r, in) float
