@@ -4,6 +4,7 @@
 #include <ptq/loss/sum.hpp>
 #include <ptq/methods.hpp>
 #include <ptq/quantize.hpp>
+#include <ptq/rounding/learned_clip.hpp>
 #include <ptq/smoothing/chain.hpp>
 #include <ptq/smoothing/learned_log.hpp>
 #include <ptq/smoothing/static_log.hpp>
@@ -76,6 +77,29 @@ TEST_CASE("learned smoothings and losses") {
   CHECK(label(lrquant_with_aug) == "mse+nlc+aug_mse");
   CHECK(reads_own_target<Sum<Mse, Nlc, Aug<>>>);
   // [/aug]
+}
+
+TEST_CASE("flexround, lrq and learned clip") {
+  // [flexround]
+  const Tensor w = at::tensor({-3.0, -1.4, 0.6, 4.0}).view({1, 4});  // (out, in); step 1, zero point 3
+  const Scheme scheme = Scheme::parse("int3:range=flexround", "w", Role::weight);
+  const FlexRound flex;
+  NamedTensors learned = flex.start(w, scheme);  // l1 = 0, A = 0, rho = 0
+  CHECK(at::allclose(flex.weight(learned, w, scheme), at::tensor({-3.0, -1.0, 1.0, 4.0}).view({1, 4})));
+  learned["A"][0][1] = std::log(0.7);  // −1.4 / 0.7 = −2, times the step of 1
+  CHECK(at::allclose(flex.weight(learned, w, scheme), at::tensor({-3.0, -2.0, 1.0, 4.0}).view({1, 4})));
+  // [/flexround]
+  // [lrq]
+  CHECK(Lrq{}.rank_of(11008, 4096) == 1024);                               // as the paper has it
+  CHECK(Lrq{.ranks = RankRule::official}.rank_of(11008, 4096) == 0);       // as released: the full matrix
+  CHECK(Lrq{.ranks = RankRule::fixed, .rank = 64}.rank_of(48, 96) == 48);  // never more than the smaller side
+  // [/lrq]
+  // [learned_clip]
+  const Tensor row = at::tensor({-1.0, -0.5, 0.0, 0.3, 0.75, 1.5}).view({1, 6});
+  const Scheme omni = Scheme::parse("int4:range=omni", "w", Role::weight);
+  const NamedTensors logits = LearnedClip{}.start(row, omni);  // up = low = 4
+  CHECK(LearnedClip{}.coordinates(logits, row, omni).grid->scale.item<double>() == Approx(0.98201379003790845 * 2.5 / 15));
+  // [/learned_clip]
 }
 
 TEST_CASE("mse") {
