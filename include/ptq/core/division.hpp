@@ -92,26 +92,27 @@ struct Division {
             w);
     });
   }
-  /// Gradients of Σ upstream ⊙ Ŵ in the order w, l1, matrix, row, column; that of w only when wanted. Sums over rows are added up in the
-  /// order of the threads' shares, so that they do not depend on who is first.
-  [[nodiscard]] std::vector<Tensor> backward(const Tensor& upstream, bool wants_weight) const {
+  /// Gradients of Σ upstream ⊙ Ŵ; fills those of `out` that are defined, zeros first where sums are added up. Sums over rows are added up
+  /// in the order of the threads' shares, so that they do not depend on who is first.
+  struct Gradients {
+    Tensor w, l1, matrix, row, column;
+  };
+  void backward(const Tensor& upstream, Gradients& out) const {
     const Tensor g = upstream.contiguous();
-    Tensor d_weight = wants_weight ? at::empty_like(w) : Tensor(), d_l1 = at::zeros_like(l1);
-    Tensor d_matrix = matrix.defined() ? at::empty_like(w) : Tensor(), d_row = row.defined() ? at::empty_like(row) : Tensor();
-    Tensor d_column = column.defined() ? at::zeros_like(column) : Tensor();
-    const bool whole = l1.size(0) == 1 && w.size(0) > 1;
-    std::map<int64_t, std::pair<Tensor, Tensor>> shares;  // by first row: sums for the column part and for a step that all rows share
+    const bool whole = l1.size(0) == 1 && w.size(0) > 1;  // one step for all rows
+    std::map<int64_t, std::pair<Tensor, Tensor>> shares;  // by first row: sums over rows, of `column` and of that step
     std::mutex guard;
     by_scalar(w, "a learned division", [&]<class T>(T) {
       const auto work = [&](kernels::Rows rows) {
         kernels::DivisionGradient<T> d;
-        d.upstream = view<T>(g), d.log_step = d_l1.mutable_data_ptr<T>();
-        if (d_matrix.defined()) d.matrix = mutable_view<T>(d_matrix);
-        if (d_weight.defined()) d.weight = mutable_view<T>(d_weight);
-        if (d_row.defined()) d.row = d_row.mutable_data_ptr<T>();
-        std::pair<Tensor, Tensor> own{d_column.defined() ? at::zeros_like(d_column) : Tensor(), whole ? at::zeros_like(d_l1) : Tensor()};
-        if (own.first.defined()) d.column = own.first.mutable_data_ptr<T>();
-        if (own.second.defined()) d.log_step = own.second.mutable_data_ptr<T>();
+        std::pair<Tensor, Tensor> own;
+        d.upstream = view<T>(g);
+        if (out.matrix.defined()) d.matrix = mutable_view<T>(out.matrix);
+        if (out.w.defined()) d.weight = mutable_view<T>(out.w);
+        if (out.row.defined()) d.row = out.row.mutable_data_ptr<T>();
+        if (out.column.defined()) own.first = at::zeros_like(out.column), d.column = own.first.mutable_data_ptr<T>();
+        if (whole) own.second = at::zeros_like(out.l1);
+        d.log_step = whole ? own.second.mutable_data_ptr<T>() : out.l1.mutable_data_ptr<T>();
         const kernels::Status status = kernels::divide_gradient<T>(view<T>(w), detail::raw<T>(grid), raw<T>(), d, rows);
         const std::lock_guard lock(guard);
         shares[rows.begin] = std::move(own);
@@ -120,10 +121,9 @@ struct Division {
       check(over_rows(w.size(0), grain(w), work), w);
     });
     for (const auto& [begin, share] : shares) {
-      if (share.first.defined()) d_column += share.first;
-      if (share.second.defined()) d_l1 += share.second;
+      if (share.first.defined()) out.column += share.first;
+      if (share.second.defined()) out.l1 += share.second;
     }
-    return {d_weight, d_l1, d_matrix, d_row, d_column};
   }
 };
 
@@ -154,9 +154,11 @@ struct Divide : Differentiable<Divide> {
     const Scheme scheme = Scheme::parse(context->saved_data["scheme"].toStringRef(), "scheme", Role::weight);
     const Division d =
         division(kept[0], kept[1], kept[5], scheme, {kept[2], kept[3], kept[4], bound > 0 ? std::optional(bound) : std::nullopt});
-    TensorList all = d.backward(upstream[0], context->saved_data["wants_weight"].toBool());
-    all.resize(8);  // zero point, scheme and bound have none
-    return all;
+    const auto empty = [](const Tensor& t) { return t.defined() ? at::empty_like(t) : t; };
+    Division::Gradients out{context->saved_data["wants_weight"].toBool() ? at::empty_like(d.w) : Tensor(), at::zeros_like(d.l1),
+                            empty(d.matrix), empty(d.row), d.column.defined() ? at::zeros_like(d.column) : Tensor()};
+    d.backward(upstream[0], out);
+    return {out.w, out.l1, out.matrix, out.row, out.column, {}, {}, {}};  // zero point, scheme and bound have none
   }
 };
 
