@@ -78,6 +78,7 @@ void register_columns();
 void register_search();
 void register_learning();
 void register_codebooks();
+void register_learning_step();
 void register_evaluation();
 void register_low_rank();
 void register_solvers();

@@ -55,7 +55,8 @@ inline void save_report(const std::filesystem::path& path, const BlockReport& r)
   r.index = f.attribute<int64_t>("/", "index");
   r.error = f.attribute<double>("/", "error");
   r.losses = f.attribute<std::vector<double>>("/", "losses");
-  r.tracked = f.attribute<std::vector<double>>("/", "tracked");
+  for (const std::string& a : f.attributes("/"))
+    if (a == "tracked") r.tracked = f.attribute<std::vector<double>>("/", a);
   const auto stages = f.attribute<std::vector<std::string>>("/", "stages");
   const auto seconds = f.attribute<std::vector<double>>("/", "seconds");
   for (size_t i = 0; i < std::min(stages.size(), seconds.size()); ++i) r.seconds.emplace_back(stages[i], seconds[i]);
