@@ -185,6 +185,7 @@ int main(int argc, char** argv) {
   register_columns();
   register_search();
   register_learning();
+  register_learning_step();
   register_codebooks();
   register_evaluation();
   register_low_rank();
