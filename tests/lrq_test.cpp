@@ -26,11 +26,12 @@ std::vector<std::pair<int64_t, int64_t>> linears(const Model& m) {
 }  // namespace
 
 TEST_CASE("ranks give the published shares of parameters") {
-  const Model models[] = {{"Llama 7B", 4096, 11008, 4096, 0.3951, 0.835},
-                          {"Llama 13B", 5120, 13824, 5120, 0.3157, 0.316},
-                          {"Llama 33B", 6656, 17920, 6656, 0.4860, 0.243},
-                          {"Llama 65B", 8192, 22016, 8192, 0.3951, 0.561},
-                          {"Llama-2 70B", 8192, 28672, 1024, 0.3873, 0.441}};
+  const Model models[] = {
+      {"Llama 7B", 4096, 11008, 4096, 0.3951, 0.835},
+      {"Llama 13B", 5120, 13824, 5120, 0.3157, 0.316},
+      {"Llama 33B", 6656, 17920, 6656, 0.4860, 0.243},
+      {"Llama 65B", 8192, 22016, 8192, 0.3951, 0.561},
+      {"Llama-2 70B", 8192, 28672, 1024, 0.3652, 0.441}};  // 0.3873 where k and v have rank 2048, beyond their 1024 rows
   for (const Model& m : models) {
     INFO(m.name);
     double weights = 0, paper = 0, official = 0;
