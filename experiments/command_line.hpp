@@ -35,6 +35,7 @@ struct Options {
   std::string dtype = "f32", bos = "default";
   Precision slots;                            ///< all but weights and activations, which are per row
   bool factors_given = false;                 ///< a format for factors or their branch, which asks for a correction
+  bool attention_given = false;               ///< else the driver's operands follow the activations
   std::map<std::string, std::string> fields;  ///< policy fields that were given
 };
 
@@ -96,7 +97,9 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
-  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")
+  app.add_option("--attention", attention,
+                 "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT" +
+                     (experiment.operands.empty() ? "" : " (default: " + experiment.operands + " as --activations)"))
       ->allow_extra_args(false);
   app.add_option("--bias", bias, "format of the biases of quantized linears, mxint8:b16 (default " + experiment.bias + ")");
   app.add_option("--factors", factors, "format of low-rank factors: mxint8:b16, int8:channel:sym (default " + experiment.factors + ")");
@@ -171,6 +174,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
       detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj",
                   Scheme::parse(format, "--outputs " + key, Role::activation));
+  o.attention_given = !attention.empty();
   for (const std::string& text : attention)
     for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
       for (size_t i = 0; i < Precision::operand_names.size(); ++i)

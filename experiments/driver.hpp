@@ -78,6 +78,7 @@ struct Experiment {
   std::string activations = "none";
   std::string attention{};  ///< "q=int8,k=int8"
   std::string bias = "none", factors = "none", branch = "none";
+  std::string operands{};  ///< "qkv": what attention multiplies and rounds as activations, unless --attention is given
   std::string calibrate = "wikitext2:128x2048";  ///< the paper's calibration; --quick scales it down
   std::string evaluate = "wikitext2";
 };
