@@ -79,14 +79,15 @@ inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, L2qer> l2qer{};
 /// L²QER as its released scripts run it: blocks of factors along rank and out. Its formats are mxint4:b16:ceil and mxint8:b16:ceil.
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, L2qer> l2qer_as_published{.correction = {.blocks = FactorBlocks::last}};
 
-/// Zhang, Wong, Xiao, Constantinides, Zhao: QERA, arXiv 2410.06040; rank 32 at 4 bits, 64 at 3. Weights mxint4:b32, factors in floating point.
+/// Zhang, Wong, Xiao, Constantinides, Zhao: QERA, arXiv 2410.06040; rank 32 at 4 bits, 64 at 3. Weights mxint4:b32, factors in floating
+/// point.
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, Qera> qera{};
 
 /// QERA from the diagonal of the second moment alone.
 inline constexpr Recipe<Nearest, NoSmoothing, Mse, Direct, Qera> qera_approximate{.correction = {.form = QeraForm::approximate}};
 
-/// Block reconstruction as FlexRound's and LRQ's released code runs it: 5000 steps of two sequences, shuffled, the rate falling to zero as a
-/// cosine, weights alone rounded while learning, the last iterate; and a loss summed over tokens.
+/// Block reconstruction as FlexRound's and LRQ's released code runs it: 5000 steps of two sequences, shuffled, the rate falling to zero as
+/// a cosine, weights alone rounded while learning, the last iterate; and a loss summed over tokens.
 inline constexpr Mse reconstruction_loss{.reduce = Reduce::sum};
 inline constexpr Learning reconstruction{
     .steps = 5000, .batch = 2, .order = SampleOrder::shuffled, .schedule = Schedule::cosine, .activations = false};
@@ -106,7 +107,6 @@ inline constexpr Recipe<Lrq> lrq_w3{.rounding = {.rate = 6e-4}, .loss = reconstr
 /// LRQ as released: many linears have FlexRound's full matrix instead.
 inline constexpr Recipe<Lrq> lrq_as_published{
     .rounding = {.rate = 9e-4, .ranks = RankRule::official}, .loss = reconstruction_loss, .learning = reconstruction};
-
 
 /// Block by block as OmniQuant's and LRQuant's released codes learn: AdamW without decay, 20 passes over the samples in order, one at a
 /// time. Their epsilon 1e-8 stands in a mean over 2048 tokens.

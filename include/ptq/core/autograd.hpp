@@ -7,8 +7,8 @@
 
 namespace ptq {
 
-/// F offers static forward(Context*, arguments…) → Tensor and backward(Context*, gradients of the outputs) → gradients of the arguments, one
-/// for each of them, undefined where there is none; F::apply(arguments…) calls it.
+/// F offers static forward(Context*, arguments…) → Tensor and backward(Context*, gradients of the outputs) → gradients of the arguments,
+/// one for each of them, undefined where there is none; F::apply(arguments…) calls it.
 template <class F>
 using Differentiable = torch::autograd::Function<F>;
 using Context = torch::autograd::AutogradContext;

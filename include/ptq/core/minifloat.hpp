@@ -32,7 +32,8 @@ namespace ptq {
 
 /// x in a format that has no scale, fixed point or minifloat.
 [[nodiscard]] inline Tensor without_scale(const Tensor& x, const Scheme& s) {
-  return s.kind == NumberKind::fixed ? fixed_point(x, s.bits, s.fraction, s.symmetric) : minifloat(x, s.bits, s.exponent_bits, s.exponent_bias);
+  return s.kind == NumberKind::fixed ? fixed_point(x, s.bits, s.fraction, s.symmetric)
+                                     : minifloat(x, s.bits, s.exponent_bits, s.exponent_bias);
 }
 
 /// The bias that centres the exponents: 2^(exponent_bits − 1) − 1.

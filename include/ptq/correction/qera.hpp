@@ -15,8 +15,8 @@ struct EnumNames<QeraForm> {
 
 /// exact:       the least E‖x (E − A B)‖² of rank k, E = (W* − Q)ᵀ: A B = E V Vᵀ, V the leading eigenvectors of Eᵀ R E, R = E[xᵀ x]
 /// approximate: the least ‖diag(√R_ii) (E − A B)‖, which is the same where channels are uncorrelated
-/// Zhang, Wong, Xiao, Constantinides, Zhao: QERA, arXiv 2410.06040, theorems 1 and 2. The published form takes the square root of R and its inverse; here
-/// any factor R = L Lᵀ does, for Eᵀ R E = (Lᵀ E)ᵀ (Lᵀ E), and nothing is inverted, so that a singular R is no exception.
+/// Zhang, Wong, Xiao, Constantinides, Zhao: QERA, arXiv 2410.06040, theorems 1 and 2. The published form takes the square root of R and its
+/// inverse; here any factor R = L Lᵀ does, for Eᵀ R E = (Lᵀ E)ᵀ (Lᵀ E), and nothing is inverted, so that a singular R is no exception.
 struct Qera {
   static constexpr std::string_view tag = "qera";
 

@@ -26,7 +26,8 @@ inline void get_correction(const io::Hdf5Reader& f, const std::string& at, const
   const Tensor a = correction.a = io::get(f, at + "/factor_a"), b = correction.b = io::get(f, at + "/factor_b");
   correction.bits = f.attribute<double>(at, "factor_bits");
   if (a.dim() != 2 || b.dim() != 2 || a.size(0) != site.in || b.size(1) != site.out || a.size(1) != b.size(0))
-    fail(f.path().string(), ": ", at, ": factors of ", shape_text(a), " and ", shape_text(b), " do not fit (", site.out, ", ", site.in, ")");
+    fail(f.path().string(), ": ", at, ": factors of ", shape_text(a), " and ", shape_text(b), " do not fit (", site.out, ", ", site.in,
+         ")");
 }
 
 inline void put_linear(io::Hdf5Writer& f, const std::string& at, const QuantizedLinear& l) {
