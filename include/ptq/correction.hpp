@@ -46,7 +46,7 @@ struct NoCorrection {
 }
 
 /// Why a rule of ranks makes no sense; empty: it does.
-[[nodiscard]] inline Reason refuses_rank(const RankRule& rule) {
+[[nodiscard]] inline Reason refuses_rank(const FactorRank& rule) {
   if (rule.rank < 0) return cat("correction.rank must not be negative, it is ", rule.rank);
   if (!(rule.energy >= 0 && rule.energy <= 1)) return "correction.energy must lie in [0, 1], it is " + number_text(rule.energy);
   if (!(rule.budget >= 0 && std::isfinite(rule.budget)))

@@ -23,7 +23,7 @@ struct EnumNames<FactorBlocks> {
 };
 
 /// How many directions are kept: `rank` at most; fewer where `energy` or `budget` says so.
-struct RankRule {
+struct FactorRank {
   int64_t rank = 32;
   double energy = 0;  ///< the fewest directions that hold this share of the weighted squared error; 0: all `rank`
   double budget = 0;  ///< bits the factors may cost a weight; 0: any number
@@ -76,7 +76,7 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
 }
 
 /// The rank that a rule allows at one linear, before its errors are seen.
-[[nodiscard]] inline int64_t most_directions(const RankRule& rule, int64_t in, int64_t out, const Scheme& format) {
+[[nodiscard]] inline int64_t most_directions(const FactorRank& rule, int64_t in, int64_t out, const Scheme& format) {
   int64_t rank = std::min({rule.rank, in, out});
   if (rule.budget > 0)
     rank = std::min(
@@ -87,7 +87,7 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
 /// A B ≈ Eᵀ with the least ‖S (Eᵀ − A B)‖ of its rank: A = Eᵀ V diag(1/σ), B = diag(σ) Vᵀ, V and σ the leading left vectors and singular
 /// values of E Sᵀ; so A B = Eᵀ V Vᵀ, whatever S is, singular ones included, and nothing is divided by S.
 /// error (out, in), weighted = E Sᵀ (out, anything). Directions that are noise, σ_i ≤ ε σ_1, are dropped; none left: no factors.
-[[nodiscard]] inline LowRank fit_factors(const Tensor& error, const Tensor& weighted, const RankRule& rule, const Scheme& format,
+[[nodiscard]] inline LowRank fit_factors(const Tensor& error, const Tensor& weighted, const FactorRank& rule, const Scheme& format,
                                          FactorBlocks blocks, const SvdOptions& options, const std::string& place) {
   const int64_t rank = most_directions(rule, error.size(1), error.size(0), format);
   if (rank <= 0) return {};
