@@ -104,7 +104,7 @@ struct BlockOutcome {
 /// hears the stage at work. `report` has a place for every linear.
 [[nodiscard]] inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model, int64_t block, const BlockParameters& fused,
                                                 const BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats,
-                                                const Tensor& xq, ReferenceStream& reference, int64_t batch_tokens,
+                                                const Tensor& xq, ReferenceStream& reference, const Walk& walk,
                                                 const std::function<void(const char*)>& tell, BlockReport& report);
 
 /// Quantizes one block. xq: the block's input in the model quantized so far, (N, T, hidden). `report` gets what solvers report and the
@@ -152,14 +152,13 @@ struct BlockOutcome {
   }
 
   // 3. observe, solve, correct
-  QuantizedBlock artefact =
-      solve_block(stages, model, block, fused, state, schemes, formats, xq, reference, walk.batch_tokens, tell, report);
+  QuantizedBlock artefact = solve_block(stages, model, block, fused, state, schemes, formats, xq, reference, walk, tell, report);
   return {std::move(artefact), std::move(fused), std::move(schemes)};
 }
 
 inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model, int64_t block, const BlockParameters& fused,
                                   const BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& xq,
-                                  ReferenceStream& reference, int64_t batch_tokens, const std::function<void(const char*)>& tell,
+                                  ReferenceStream& reference, const Walk& walk, const std::function<void(const char*)>& tell,
                                   BlockReport& report) {
   const Layout& layout = model.layout();
   detail::Clock clock;
@@ -182,13 +181,13 @@ inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model
   std::vector<Statistics> stats(layout.groups.size());
   if (needs.any() && !stages.solver->sequential()) {
     tell("observe");
-    stats = observe(model, block, work, xq, needs, how, batch_tokens);
+    stats = observe(model, block, work, xq, needs, how, walk.batch_tokens);
     report.seconds.emplace_back("observe", clock.lap());
   }
   for (size_t g = 0; g < layout.groups.size(); ++g) {
     if (needs.any() && stages.solver->sequential()) {
       tell("observe");
-      stats[g] = observe(model, block, work, xq, needs, how, batch_tokens, static_cast<int>(g))[g];
+      stats[g] = observe(model, block, work, xq, needs, how, walk.batch_tokens, static_cast<int>(g))[g];
     }
     tell("solve");
     detail::solve_group(stages, layout.groups[g], block, layout, state, schemes, walk.precision, stats[g], fixed[g], work, artefact,

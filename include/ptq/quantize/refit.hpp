@@ -135,8 +135,8 @@ inline void require_same_formats(const QuantizedBlock& before, const QuantizedBl
     BlockReport numbers;
     numbers.linears.resize(layout.sites.size());
     QuantizedBlock after = solve_block(
-        stages, model, block, stages.smoothing->fuse(layout, loaded, state.smoothing), state, schemes, formats, x, reference,
-        walk.batch_tokens, [](const char*) {}, numbers);
+        stages, model, block, stages.smoothing->fuse(layout, loaded, state.smoothing), state, schemes, formats, x, reference, walk,
+        [](const char*) {}, numbers);
     const Tensor y_before = detail::run_block(model, block, before, x), y_after = detail::run_block(model, block, after, x);
     report.before = detail::committed_loss(stages, y_before, target, own),
     report.after = detail::committed_loss(stages, y_after, target, own);
