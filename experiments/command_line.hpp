@@ -33,6 +33,7 @@ struct Options {
   uint64_t seed = 0;
   int threads = 0;
   std::string dtype = "f32", bos = "default";
+  bool attention_given = false;               ///< else the driver's operands follow the activations
   Precision slots;                            ///< outputs, attention, overrides; weights and activations are per row
   std::map<std::string, std::string> fields;  ///< policy fields that were given
 };
@@ -93,7 +94,9 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
-  app.add_option("--attention", attention, "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT")
+  app.add_option("--attention", attention,
+                 "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT" +
+                     (experiment.operands.empty() ? "" : " (default: " + experiment.operands + " as --activations)"))
       ->allow_extra_args(false);
   app.add_option("--bias", bias, "format of biases: none");
   app.add_option("--factors", factors, "format of low-rank factors: none");
@@ -157,6 +160,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
       detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj",
                   Scheme::parse(format, "--outputs " + key, Role::activation));
+  o.attention_given = !attention.empty();
   for (const std::string& text : attention)
     for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
       for (size_t i = 0; i < Precision::operand_names.size(); ++i)

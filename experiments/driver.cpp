@@ -14,6 +14,7 @@
 #include <ptq/results/json.hpp>
 #include <ptq/run/store.hpp>
 
+#include "adapted_row.hpp"
 #include "command_line.hpp"
 #include "export_row.hpp"
 #include "inputs.hpp"
@@ -34,7 +35,8 @@ struct Job {
   Stages stages;
   Precision precision;
   bool exported = false;
-  std::string digest;
+  std::string digest;  ///< of all that changes figures
+  std::string blocks;  ///< of all that changes committed blocks: an adaptation does not
 };
 
 /// "gptq int4:g64", "smoothquant int8:channel:sym, activations int8:token:sym".
@@ -77,6 +79,10 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
         job.precision = o.slots;
         job.precision.weights = Scheme::parse(weights, "--weights", Role::weight);
         job.precision.activations = Scheme::parse(activations, "--activations", Role::activation);
+        if (!o.attention_given && !job.precision.activations.calibrated)
+          for (size_t i = 0; i < Precision::operand_names.size(); ++i)
+            if (experiment.operands.find(Precision::operand_names[i]) != std::string::npos)
+              job.precision.attention[i] = job.precision.activations;
         job.stages = row.stages();
         job.label = with_formats(row.name.empty() ? job.stages.label : row.name, job.precision);
         job.exported = row.exported;
@@ -159,11 +165,12 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
   }
 }
 
-std::string run_digest(const Job& job, const Shared& s, const Options& o) {
+std::string run_digest(const Job& job, const Shared& s, const Options& o, bool adaptation) {
   Sha256 d;
   d.field("schema", ptq::detail::block_schema).field("model", s.model.digest).field("calibration", s.calibration);
   d.field("seed", o.seed).field("dtype", o.dtype).field("bos", o.bos).field("arithmetic", arithmetic()).field("batch", batch_tokens);
-  for (const auto& [name, text] : job.stages.description) d.field(name, text);
+  for (const auto& [name, text] : job.stages.description)
+    if (adaptation || !name.starts_with("adaptation")) d.field(name, text);
   for (const auto& [name, text] : job.precision.slots()) d.field(name, text);
   return d.hex().substr(0, 24);
 }
@@ -269,9 +276,8 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
       stop_if_interrupted(cat("while ", job.label, ", all of whose blocks are committed, was evaluated"));
       progress.at(b, "evaluate " + s.texts[i].name);
     };
-    const Perplexity p = perplexity(
-        model, head, s.texts[i].windows, [&](int64_t b) { return std::make_unique<QuantizedOperators>(model.config(), store.block(b)); },
-        options);
+    const Perplexity p = evaluate_row(job.stages, model, head, s.texts[i], s.tokens, results::find(s.settings, "calibration.text"), store,
+                                      walk, options, run.settings, progress);
     run.evaluations.push_back(to_result(s.texts[i], p, &s.reference[i]));
   }
   run.stages.emplace_back("evaluate", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
@@ -343,7 +349,10 @@ int run_all(const Options& o, const Experiment& experiment) {
   std::vector<Job> jobs = plan(experiment, o, model, progress);
   read_texts(s, o, experiment, progress);
   std::set<std::string> digests;
-  for (Job& job : jobs) job.digest = run_digest(job, s, o);
+  for (Job& job : jobs) {
+    job.blocks = run_digest(job, s, o, false);
+    job.digest = job.stages.adaptation->steps() > 0 ? run_digest(job, s, o, true) : job.blocks;
+  }
   std::erase_if(jobs, [&](const Job& job) {
     const bool again = !digests.insert(job.digest).second;
     if (again) progress.say("left out: " + job.label + ": the same run as another row");
@@ -360,16 +369,17 @@ int run_all(const Options& o, const Experiment& experiment) {
   if (!o.exported.empty()) check_export(chosen, s.model);
   if (o.resume) {
     const auto begun = [&](const Job& job) {
-      return std::filesystem::exists(results::runs_folder(o.results) / job.digest / "block_0000.h5");
+      return std::filesystem::exists(results::runs_folder(o.results) / job.blocks / "block_0000.h5");
     };
     if (std::none_of(jobs.begin(), jobs.end(), begun))
       refuse("--resume: beside ", o.results.string(), " no run with these arguments has committed a block; without --resume it starts");
   }
   catch_interrupt();
 
-  std::vector<std::unique_ptr<RunStore>> stores;  // locked now: a second writer hears of it before anything is computed
+  std::map<std::string, std::unique_ptr<RunStore>> stores;  // locked now: a second writer hears of it before anything is computed
   for (const Job& job : jobs)
-    stores.push_back(std::make_unique<RunStore>(results::runs_folder(o.results) / job.digest, model.layout(), model.blocks()));
+    if (auto& store = stores[job.blocks]; !store)
+      store = std::make_unique<RunStore>(results::runs_folder(o.results) / job.blocks, model.layout(), model.blocks());
 
   std::vector<results::Run> runs{full_precision(s, chosen, progress)};
   results::save(o.results, runs.front());
@@ -389,7 +399,7 @@ int run_all(const Options& o, const Experiment& experiment) {
   std::string exported;
   for (size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
-    RunStore& store = *stores[i];
+    RunStore& store = *stores.at(job.blocks);
     stop_if_interrupted("before " + job.label);
     runs.push_back(run_row(job, s, *reference, store, chosen, progress));
     results::save(o.results, runs.back());

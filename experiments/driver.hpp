@@ -76,6 +76,7 @@ struct Experiment {
   std::vector<Row> rows;
   std::string weights = "int4:g128";
   std::string activations = "none";
+  std::string operands{};  ///< "qkv": what attention multiplies and rounds as activations, unless --attention is given
   std::string calibrate = "wikitext2:128x2048";  ///< the paper's calibration; --quick scales it down
   std::string evaluate = "wikitext2";
 };

@@ -4,6 +4,8 @@
 #include <tuple>
 #include <vector>
 
+#include <ptq/adaptation/episodic_tta.hpp>
+#include <ptq/adaptation/tta.hpp>
 #include <ptq/loss/aug.hpp>
 #include <ptq/loss/nlc.hpp>
 #include <ptq/loss/sum.hpp>
@@ -31,7 +33,7 @@ using Smoothings = std::tuple<NoSmoothing, SmoothQuant, StaticLog, LearnedLog, C
 using Losses = std::tuple<Mse, Nlc, Sum<Mse, Nlc>, Sum<Mse, Aug<>, Aug<Nlc>>, Aug<>>;
 using Solvers = std::tuple<Direct, Gptq, Gptaq, Awrq, Claq>;
 using Corrections = std::tuple<NoCorrection>;
-using Adaptations = std::tuple<NoAdaptation>;
+using Adaptations = std::tuple<NoAdaptation, Tta, EpisodicTta>;
 
 /// The values of a policy on which laws are tested: its defaults, and others where they take another path.
 template <class P>

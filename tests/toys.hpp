@@ -63,6 +63,7 @@ struct ToyEpisodic {
   int64_t times = 3;
   [[nodiscard]] constexpr AdaptationScope scope() const { return AdaptationScope::segment; }
   [[nodiscard]] int64_t steps() const { return times; }
+  [[nodiscard]] Refit refit() const { return {.epochs = times}; }
 };
 
 struct ToyTta {
@@ -70,6 +71,7 @@ struct ToyTta {
   int64_t times = 3;
   [[nodiscard]] constexpr AdaptationScope scope() const { return AdaptationScope::data_set; }
   [[nodiscard]] int64_t steps() const { return times; }
+  [[nodiscard]] Refit refit() const { return {.epochs = times}; }
 };
 
 }  // namespace ptq::test

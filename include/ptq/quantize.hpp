@@ -98,6 +98,13 @@ struct BlockOutcome {
   std::vector<Scheme> schemes;  ///< by site
 };
 
+/// Stage 3: observes what solver and correction need on xq, solves, corrects. `fused` (after smoothing) with the learned `state`; `tell`
+/// hears the stage at work. `report` has a place for every linear.
+[[nodiscard]] inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model, int64_t block, const BlockParameters& fused,
+                                                const BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats,
+                                                const Tensor& xq, ReferenceStream& reference, int64_t batch_tokens,
+                                                const std::function<void(const char*)>& tell, BlockReport& report);
+
 /// Quantizes one block. xq: the block's input in the model quantized so far, (N, T, hidden). `report` gets what solvers report and the
 /// seconds of stages.
 [[nodiscard]] inline BlockOutcome quantize_block(const Stages& stages, const Transformer& model, int64_t block, const Tensor& xq,
@@ -143,6 +150,17 @@ struct BlockOutcome {
   }
 
   // 3. observe, solve, correct
+  QuantizedBlock artefact =
+      solve_block(stages, model, block, fused, state, schemes, formats, xq, reference, walk.batch_tokens, tell, report);
+  return {std::move(artefact), std::move(fused), std::move(schemes)};
+}
+
+inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model, int64_t block, const BlockParameters& fused,
+                                  const BlockState& state, const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& xq,
+                                  ReferenceStream& reference, int64_t batch_tokens, const std::function<void(const char*)>& tell,
+                                  BlockReport& report) {
+  const Layout& layout = model.layout();
+  detail::Clock clock;
   QuantizedBlock artefact;
   artefact.linears.resize(layout.sites.size());
   artefact.norms = fused.norms, artefact.input_scale = fused.input_scale;
@@ -161,13 +179,13 @@ struct BlockOutcome {
   std::vector<Statistics> stats(layout.groups.size());
   if (needs.any() && !stages.solver->sequential()) {
     tell("observe");
-    stats = observe(model, block, work, xq, needs, how, walk.batch_tokens);
+    stats = observe(model, block, work, xq, needs, how, batch_tokens);
     report.seconds.emplace_back("observe", clock.lap());
   }
   for (size_t g = 0; g < layout.groups.size(); ++g) {
     if (needs.any() && stages.solver->sequential()) {
       tell("observe");
-      stats[g] = observe(model, block, work, xq, needs, how, walk.batch_tokens, static_cast<int>(g))[g];
+      stats[g] = observe(model, block, work, xq, needs, how, batch_tokens, static_cast<int>(g))[g];
     }
     tell("solve");
     detail::solve_group(stages, layout.groups[g], block, layout, state, schemes, stats[g], fixed[g], work, artefact, report);
@@ -175,7 +193,7 @@ struct BlockOutcome {
   }
   report.seconds.emplace_back("solve", clock.lap());
   report.bits = artefact.bits();
-  return {std::move(artefact), std::move(fused), std::move(schemes)};
+  return artefact;
 }
 
 /// Refuses, before any forward, what cannot run: numbers the recipe cannot take, formats without a grid, groups that do not divide a
@@ -184,6 +202,8 @@ inline void check(const Stages& stages, const Transformer& model, const Precisio
   if (const Reason why = stages.refuses(precision); !why.empty()) refuse(stages.label, ": ", why);
   if (stages.solver->statistic_bits() && precision.activations.calibrated)
     refuse(stages.label, ": solver.statistic_bits needs dynamic activations, not ", precision.activations.text());
+  if (const Refit refit = stages.adaptation->refit(); stages.adaptation->steps() > 0 && refit.blocks > model.blocks())
+    refuse(stages.label, ": adaptation.blocks is ", refit.blocks, ", the model has ", model.blocks());
   for (int64_t block = 0; block < model.blocks(); ++block)
     for (const Site& site : model.layout().sites) {
       const std::string place = cat("blocks.", block, ".", site.name);

@@ -61,6 +61,7 @@ struct AdaptationStage {
   virtual ~AdaptationStage() = default;
   [[nodiscard]] virtual AdaptationScope scope() const = 0;
   [[nodiscard]] virtual int64_t steps() const = 0;
+  [[nodiscard]] virtual Refit refit() const = 0;
 };
 
 namespace detail {
@@ -133,6 +134,7 @@ struct AdaptationOf final : AdaptationStage {
   explicit AdaptationOf(P policy) : p(std::move(policy)) {}
   AdaptationScope scope() const override { return p.scope(); }
   int64_t steps() const override { return p.steps(); }
+  Refit refit() const override { return p.refit(); }
 };
 
 }  // namespace detail

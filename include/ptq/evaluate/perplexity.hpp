@@ -77,6 +77,31 @@ void by_batch(const Tensor& windows, const PerplexityOptions& options, F f) {
   for (int64_t first = 0; first < n; first += batch) f(first, std::min(batch, n - first));
 }
 
+/// A block over x (n, length, hidden), in place. Fails where activations stop being finite.
+inline void advance(const Transformer& model, int64_t block, Operators& ops, Tensor& x, const PerplexityOptions& options) {
+  by_batch(x, options, [&](int64_t first, int64_t count) {
+    Tensor part = x.narrow(0, first, count);
+    const Tensor y = model.forward(block, part, ops);
+    require_finite(y, cat("block ", block, ", output"));
+    part.copy_(y);
+  });
+}
+
+/// Adds the losses of windows (n, length) whose last hidden states are x (n, length, hidden).
+inline void score(const Transformer& model, const Head& head, const Tensor& x, const Tensor& windows, const PerplexityOptions& options,
+                  Perplexity& result) {
+  by_batch(x, options, [&](int64_t first, int64_t count) {
+    const Tensor nll = model.nll(head, x.narrow(0, first, count), windows.narrow(0, first, count));  // (count, length − 1)
+    require_finite(nll, "log-likelihoods");
+    const Tensor means = nll.mean(1).cpu();
+    for (int64_t j = 0; j < count; ++j) {
+      result.nll.push_back(means[j].item<double>());
+      result.predicted.push_back(nll.size(1));
+      result.tokens += nll.size(1) + 1;
+    }
+  });
+}
+
 }  // namespace detail
 
 /// Walks all windows through the blocks `operators` yields and the head. `windows` holds token ids (n, length), one tensor a length: the
@@ -93,27 +118,11 @@ void by_batch(const Tensor& windows, const PerplexityOptions& options, F f) {
   }
   for (int64_t block = 0; block < model.blocks(); ++block) {
     const auto ops = operators(block);
-    for (Tensor& buffer : x)
-      detail::by_batch(buffer, options, [&](int64_t first, int64_t count) {
-        Tensor part = buffer.narrow(0, first, count);
-        const Tensor y = model.forward(block, part, *ops);
-        require_finite(y, cat("block ", block, ", output"));
-        part.copy_(y);
-      });
+    for (Tensor& buffer : x) detail::advance(model, block, *ops, buffer, options);
     if (options.on_block) options.on_block(block);
   }
   Perplexity result;
-  for (size_t i = 0; i < windows.size(); ++i)
-    detail::by_batch(x[i], options, [&](int64_t first, int64_t count) {
-      const Tensor nll = model.nll(head, x[i].narrow(0, first, count), windows[i].narrow(0, first, count));  // (count, length − 1)
-      require_finite(nll, "log-likelihoods");
-      const Tensor means = nll.mean(1).cpu();
-      for (int64_t j = 0; j < count; ++j) {
-        result.nll.push_back(means[j].item<double>());
-        result.predicted.push_back(nll.size(1));
-        result.tokens += nll.size(1) + 1;
-      }
-    });
+  for (size_t i = 0; i < windows.size(); ++i) detail::score(model, head, x[i], windows[i], options, result);
   return result;
 }
 
