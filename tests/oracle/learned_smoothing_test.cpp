@@ -1,5 +1,9 @@
 // Statistics, starts, folds and gradients of LRQuant's and OmniQuant's transformation against the released codes.
 #include <ptq/calibration/reference.hpp>
+#include <ptq/loss/nlc.hpp>
+#include <ptq/loss/sum.hpp>
+#include <ptq/quantize.hpp>
+#include <ptq/rounding/learned_clip.hpp>
 
 #include "let_file.hpp"
 
@@ -89,6 +93,80 @@ void check_fold(const Let& c, const std::string& set) {
   }
 }
 
+/// The block with everything rounded, as while learning and as committed: outputs, loss, the gradient of every parameter.
+void check_rounded(const Let& c, const std::string& set, const std::string& formats_name) {
+  const std::string at = set + "/" + formats_name;
+  if (!c.has(at)) return;
+  INFO(at);
+  const bool opt = c.family == Family::opt;
+  const bool wrong_fold = c.method == "omniquant" && opt;  // while learning; what is committed is right
+  const Layout& layout = c.model.layout();
+  Precision precision;
+  precision.weights.bits = formats_name == "w4a4" ? 4 : 3, precision.weights.range = Range::omni;
+  if (formats_name == "w4a4") {
+    Scheme four;
+    four.bits = 4, four.granularity = Granularity::token, four.range = Range::omni;
+    precision.activations = four;
+    for (const char* name : {"q_proj", "k_proj", "v_proj"})
+      if (opt) precision.outputs.emplace_back(name, four);
+    for (const auto which : {Operand::query, Operand::key, Operand::value})
+      if (!opt) precision.attention[static_cast<size_t>(which)] = four;
+  }
+  Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>> recipe;
+  recipe.smoothing = c.policy;
+  if (c.method == "omniquant") recipe.loss.term<Nlc>().weight = 0;
+  const Stages parts = stages(recipe);
+  const std::vector<Scheme> schemes(layout.sites.size(), precision.weights);
+  const Formats formats = formats_of(precision, layout, 0);
+  BlockState state;
+  const NamedTensors like = c.policy.start(layout, c.block, let_statistics(*c.file, layout));
+  state.smoothing = let_state(*c.file, set == "init" ? cat(c.precise.name, "/init") : "in/random", c.precise.dtype, like);
+  c.policy.project(state.smoothing);
+  const BlockParameters fused = c.policy.fuse(layout, c.block, state.smoothing);
+  for (size_t i = 0; i < layout.sites.size(); ++i) {
+    NamedTensors logits = recipe.rounding.start(fused.linears[i].weight, precision.weights);
+    for (auto& [name, t] : logits)
+      if (set != "init") t = c.in(cat("random_lwc/", short_name(layout.sites[i].name), "/lwc_", name).c_str()).view(t.sizes()).clone();
+    state.rounding.push_back(logits);
+  }
+  const Tensor x = c.in("X");
+  FloatOperators plain(c.model.config(), c.block);
+  const Tensor target = c.model.forward(0, x, plain);
+  {
+    const c10::NoGradGuard off;
+    BlockReport report;
+    report.linears.resize(layout.sites.size());
+    ComputedReference none(c.model, {}, 64);
+    const QuantizedBlock done = solve_block(
+        parts, c.model, 0, fused, state, schemes, formats, x, none, 64, [](const char*) {}, report);
+    QuantizedOperators ops(c.model.config(), done);
+    if (c.has(at + "/final_output")) CHECK(far(c.model.forward(0, x, ops), c.golden(at + "/final_output")) <= 1e-9);
+    for (size_t i = 0; i < layout.sites.size() && c.has(at + "/codes") && !wrong_fold; ++i) {
+      const std::string name = short_name(layout.sites[i].name);
+      check_equal(done.linears[i].codes, c.golden(at + "/codes/" + name));
+      check_equal(done.linears[i].grid.zero, c.golden(at + "/zero/" + name));
+      check_step(done.linears[i].grid.scale, c.golden(at + "/scale/" + name), {"", at::kDouble, 1e-12, 1e-12});
+    }
+  }
+  if (wrong_fold) return;
+  const c10::AutoGradMode on(true);
+  std::vector<std::pair<std::string, Tensor>> leaves;
+  for (auto& [key, t] : state.smoothing) leaves.emplace_back(let_name(key), t.requires_grad_(true));
+  for (size_t i = 0; i < layout.sites.size(); ++i)
+    for (auto& [key, t] : state.rounding[i]) leaves.emplace_back(short_name(layout.sites[i].name) + "/lwc_" + key, t.requires_grad_(true));
+  FormatOperators ops(c.model.config(), fake_quantized(parts, layout, c.block, state, schemes), formats);
+  const Tensor y = c.model.forward(0, x, ops), loss = parts.loss->value({target, target}, y);
+  CHECK(far(y.detach(), c.golden(at + "/temporary_output")) <= (c.wide() ? 1e-12 : 2e-6));
+  CHECK(loss.item<double>() == Approx(c.golden(at + "/loss").item<double>()).epsilon(c.wide() ? 1e-12 : 2e-6));
+  if (!c.wide()) return;
+  loss.backward();
+  for (const auto& [name, leaf] : leaves) {
+    INFO(name);
+    const Tensor golden = c.golden(at + "/grad/" + name).reshape({-1});
+    CHECK(largest(leaf.grad().reshape({-1}) - golden) <= 1e-9 * largest(golden) + 1e-15);
+  }
+}
+
 void replay(const std::string& prefix, const std::string& method, Family family) {
   const auto files = oracles({prefix});
   if (files.empty()) SKIP_TEST("no " + prefix + "*.h5 in data/oracles or PTQ_ORACLES");
@@ -102,6 +180,8 @@ void replay(const std::string& prefix, const std::string& method, Family family)
       check_start(c);
       for (const char* set : {"init", "random", "random_tied"})
         if (c.has(set) && c.has(cat(set, "/qkv_smooth_scale")) | c.has(cat(set, "/after_floor"))) check_fold(c, set);
+      for (const char* set : {"init", "random"})
+        for (const char* formats : {"w4a4", "w3a16"}) check_rounded(c, set, formats);
     }
   }
 }
