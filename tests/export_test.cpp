@@ -188,6 +188,34 @@ TEST_CASE("shifts of norms, corrections and new biases find their places or are 
   CHECK(folder.names() == std::set<std::string>{"out"});
 }
 
+TEST_CASE("a learned shift leaves as biases of the linears that read it, or is refused with the reason") {
+  const TemporaryFolder folder("export");
+  Recipe<Nearest, LearnedLog> recipe;
+  recipe.smoothing.rate = 2e-2, recipe.learning.steps = 4;
+  const Precision formats = precision("int4:channel:range=omni", "int8:token");
+  for (const char* name : {"llama_books", "opt_books", "zoo/llama1", "zoo/opt_postnorm_projected"}) {
+    INFO(name);
+    const Quantized q(tiny(name), recipe, formats);
+    const Tensor ids = text_windows(tiny(name), "books_test.txt", 3, 96);
+    if (q.model.model->config().family == Family::llama) {
+      CHECK(q.sink.blocks[0].norms[0].bias.abs().max().item<double>() > 0);
+      CHECK(q.sink.blocks[0].linears[3].bias.defined());
+    }
+    export_hugging_face(q.source(), q.blocks(), folder / "out");
+    CHECK(worst(float_model(folder / "out", ids), q.evaluate(ids)) < 1e-5);
+    CHECK(verify_export(q.source(), q.blocks(), folder / "out", {ids}).passed());
+  }
+  const auto refused = [&](const char* name, const char* reason) {
+    INFO(name);
+    const Quantized q(tiny(name), recipe, formats);
+    CHECK_THROWS_WITH(export_hugging_face(q.source(), q.blocks(), folder / "not"), ContainsSubstring(reason));
+    CHECK_FALSE(fs::exists(folder / "not"));
+  };
+  refused("zoo/qwen2_bias_tied", "no place for them");
+  refused("zoo/mistral_window_sharded", "MistralForCausalLM has no place for them");
+  refused("zoo/qwen3_qk_norm", "biases of the feed-forward");
+}
+
 TEST_CASE("a head of its own replaces a tied one, and an untied one") {
   const TemporaryFolder folder("export");
   for (const char* name : {"llama_books", "opt_books", "zoo/llama1", "zoo/opt_postnorm_projected"}) {

@@ -1,10 +1,18 @@
 // The published methods as values, each with its paper's numbers.
 #pragma once
 
+#include <ptq/adaptation/episodic_tta.hpp>
+#include <ptq/adaptation/tta.hpp>
+#include <ptq/loss/aug.hpp>
+#include <ptq/loss/nlc.hpp>
+#include <ptq/loss/sum.hpp>
 #include <ptq/recipe.hpp>
 #include <ptq/rounding/flexround.hpp>
+#include <ptq/rounding/learned_clip.hpp>
 #include <ptq/rounding/lrq.hpp>
+#include <ptq/smoothing/learned_log.hpp>
 #include <ptq/smoothing/smoothquant.hpp>
+#include <ptq/smoothing/static_log.hpp>
 #include <ptq/solver/awrq.hpp>
 #include <ptq/solver/claq.hpp>
 #include <ptq/solver/gptaq.hpp>
@@ -55,8 +63,8 @@ inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq{.smoothing = awrq_
 inline constexpr Recipe<Nearest, SmoothQuant, Mse, Awrq> awrq_as_published{.smoothing = awrq_smoothing,
                                                                            .solver = {.damp_increase = 0, .as_published = true}};
 
-/// Block reconstruction as FlexRound's and LRQ's released code runs it: 5000 steps of two sequences, shuffled, the rate falling to zero as a
-/// cosine, weights alone rounded while learning, the last iterate; and a loss summed over tokens.
+/// Block reconstruction as FlexRound's and LRQ's released code runs it: 5000 steps of two sequences, shuffled, the rate falling to zero as
+/// a cosine, weights alone rounded while learning, the last iterate; and a loss summed over tokens.
 inline constexpr Mse reconstruction_loss{.reduce = Reduce::sum};
 inline constexpr Learning reconstruction{
     .steps = 5000, .batch = 2, .order = SampleOrder::shuffled, .schedule = Schedule::cosine, .activations = false};
@@ -76,5 +84,53 @@ inline constexpr Recipe<Lrq> lrq_w3{.rounding = {.rate = 6e-4}, .loss = reconstr
 /// LRQ as released: many linears have FlexRound's full matrix instead.
 inline constexpr Recipe<Lrq> lrq_as_published{
     .rounding = {.rate = 9e-4, .ranks = RankRule::official}, .loss = reconstruction_loss, .learning = reconstruction};
+
+/// Block by block as OmniQuant's and LRQuant's released codes learn: AdamW without decay, 20 passes over the samples in order, one at a
+/// time. Their epsilon 1e-8 stands in a mean over 2048 tokens.
+inline constexpr Learning equivalent_learning{.optimizer = Optimizer::adamw, .epochs = 20, .batch = 1, .epsilon = 2048e-8};
+
+/// Shao et al.: OmniQuant, ICLR 2024, arXiv 2308.13137; learned clipping and transformation with the augmented loss, W4A4 of LLaMA-7B:
+/// int4:channel:range=omni, activations and what attention multiplies int4:token.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Aug<>>> omniquant{
+    .rounding = {.rate = 1e-2},
+    .smoothing = {.start_at = SmoothStart::smoothquant_one_linear, .alpha = 0.5, .shifts = Shifts::biased, .rate = 5e-3},
+    .learning = equivalent_learning};
+
+/// OmniQuant for weights alone: clipping alone.
+inline constexpr Recipe<LearnedClip> omniquant_weight_only{.rounding = {.rate = 1e-2}, .learning = equivalent_learning};
+
+/// Zhao et al.: LRQuant, ACL 2024, doi 10.18653/v1/2024.acl-long.122; a logarithmic start, mean squared error and cosine alike. Formats as
+/// for OmniQuant.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>> lrquant{
+    .rounding = {.rate = 1e-2}, .smoothing = {.rate = 1e-3}, .learning = equivalent_learning};
+
+/// LRQuant as released: factors of q and k untied, so that they change what a block with rotary positions computes.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>> lrquant_as_published{
+    .rounding = {.rate = 1e-2}, .smoothing = {.tie_rotary = false, .rate = 1e-3}, .learning = equivalent_learning};
+
+/// What LRQuant starts from, as a smoothing of its own: its baseline "LAE".
+inline constexpr Recipe<Nearest, StaticLog> static_log{};
+
+/// LRQuant with test-time adaptation: the calibrated last block goes on learning on the text, five passes.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>, Direct, NoCorrection, Tta> lrquant_tta{
+    .rounding = {.rate = 1e-2}, .smoothing = {.rate = 1e-3}, .learning = equivalent_learning};
+
+/// The same against the float model's stream, as in calibration.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>, Direct, NoCorrection, Tta> lrquant_tta_full{
+    .rounding = {.rate = 1e-2},
+    .smoothing = {.rate = 1e-3},
+    .adaptation = {.input = RefitInput::full_teacher},
+    .learning = equivalent_learning};
+
+/// The adaptation as released: fitted to embeddings from nothing, and without rounded activations afterwards. Not comparable with others.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>, Direct, NoCorrection, Tta> lrquant_tta_as_published{
+    .rounding = {.rate = 1e-2},
+    .smoothing = {.rate = 1e-3},
+    .adaptation = {.input = RefitInput::literal, .smoothing_rate = 1e-3, .rounding_rate = 1e-2},
+    .learning = equivalent_learning};
+
+/// LRQuant adapted to each segment by itself.
+inline constexpr Recipe<LearnedClip, LearnedLog, Sum<Mse, Nlc>, Direct, NoCorrection, EpisodicTta> lrquant_episodic{
+    .rounding = {.rate = 1e-2}, .smoothing = {.rate = 1e-3}, .learning = equivalent_learning};
 
 }  // namespace ptq::methods

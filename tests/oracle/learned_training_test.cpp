@@ -72,6 +72,7 @@ struct Training {
       r.smoothing.rate = number("let_lr");
     }
     r.learning.optimizer = Optimizer::adamw, r.learning.epochs = count("epochs"), r.learning.batch = count("batch");
+    r.learning.tracked = 0;
     r.learning.epsilon = 1e-8 * static_cast<double>(count("tokens"));  // the release's, for a mean
     return stages(r);
   }
@@ -163,7 +164,8 @@ void replay(const Training& c) {
     };
     check_losses(
         c, block,
-        learn_block(recipe, c.model, static_cast<int>(block), loaded, state, schemes, formats, xq, reference.input(block + 1), 0, options));
+        learn_block(recipe, c.model, static_cast<int>(block), loaded, state, schemes, formats, xq, reference.input(block + 1), 0, options)
+            .losses);
     BlockReport report;
     report.linears.resize(layout.sites.size());
     const BlockParameters fused = recipe.smoothing->fuse(layout, loaded, state.smoothing);

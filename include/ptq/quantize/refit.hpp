@@ -112,6 +112,7 @@ inline void require_same_formats(const QuantizedBlock& before, const QuantizedBl
   const Layout& layout = model.layout();
   Stages inner = stages;
   inner.learning.steps = 0, inner.learning.epochs = how.epochs, inner.learning.batch = how.batch;
+  inner.learning.tracked = 0;  // the committed loss decides
   Refitted done;
   Tensor x = literal ? text.embedded : text.xq;  // (N, T, hidden)
   for (int64_t block = model.blocks() - how.blocks; block < model.blocks(); ++block) {
@@ -129,7 +130,8 @@ inline void require_same_formats(const QuantizedBlock& before, const QuantizedBl
     RefitReport report;
     report.block = block;
     report.losses = learn_block(inner, model, static_cast<int>(block), loaded, state, schemes, formats, x, target, walk.seed,
-                                {how.smoothing_rate, how.rounding_rate});
+                                {how.smoothing_rate, how.rounding_rate, {}})
+                        .losses;
     BlockReport numbers;
     numbers.linears.resize(layout.sites.size());
     QuantizedBlock after = solve_block(
