@@ -102,6 +102,15 @@ TEST_CASE("flexround, lrq and learned clip") {
   // [/learned_clip]
 }
 
+TEST_CASE("test-time adaptation") {
+  // [tta]
+  Recipe<Nearest, LearnedLog, Sum<Mse, Nlc>, Direct, NoCorrection, Tta> adapted{.learning = {.epochs = 2}};
+  CHECK(label(adapted).ends_with("tta"));
+  adapted.adaptation.epochs = 0;
+  CHECK(redundant(adapted, {}) == "an adaptation of zero steps");
+  // [/tta]
+}
+
 TEST_CASE("mse") {
   // [mse]
   const Tensor target = at::zeros({2, 5, 8}), output = at::ones({2, 5, 8});  // 2 sequences of 5 tokens of 8 features

@@ -17,7 +17,7 @@ from pathlib import Path
 
 AXES = ("rounding", "smoothing", "loss", "solver", "correction", "adaptation")
 # Sections of docs/command_line.md by the programs whose options they list, all together.
-PROGRAMS = {"Drivers": ("gptq", "gptaq", "awrq", "claq", "flexround", "lrq", "quickstart_table"), "inspect": ("inspect",), "evaluate": ("evaluate",), "show": ("show",)}
+PROGRAMS = {"Drivers": ("gptq", "gptaq", "awrq", "claq", "flexround", "lrq", "omniquant", "lrquant", "lrquant_tta", "quickstart_table"), "inspect": ("inspect",), "evaluate": ("evaluate",), "show": ("show",)}
 PLACES = ("", "include/ptq", "include", "kernels", "kernels/include/ptq", "docs", "tests", "experiments")  # where a named file may lie
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_.-]*[a-z0-9]")
 
@@ -200,7 +200,7 @@ SOUND = {
     "tests/a.cpp": "{\n  int a;\n    int b;\n}\n",
     "quickstart": "case $1 in\n  run)\n    all\n",
 }
-HELP = {"gptq": "--model TEXT --solver.damp", "gptaq": "--model", "awrq": "--model", "claq": "--model", "flexround": "--model", "lrq": "--model", "quickstart_table": "--model", "show": "[--format F] -h,--help"}
+HELP = {"gptq": "--model TEXT --solver.damp", "gptaq": "--model", "awrq": "--model", "claq": "--model", "flexround": "--model", "lrq": "--model", "omniquant": "--model", "lrquant": "--model", "lrquant_tta": "--model", "quickstart_table": "--model", "show": "[--format F] -h,--help"}
 BROKEN = [
     ({"README.md": "[b](docs/c.md)"}, "leads nowhere"),
     ({"README.md": "[b](docs/b.md#three)"}, "no heading"),
