@@ -318,8 +318,9 @@ void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o)
       "embedding and head %s, 0.5 for the rest\n",
       gb(peak).c_str(), gb(block).c_str(), gb(streams).c_str(), gb(hessians).c_str(), gb(windows).c_str(), gb(tables).c_str());
   for (const Job& job : jobs) {
-    std::printf("row          %s: smooth%s, observe%s, solve, advance, evaluate\n", job.label.c_str(), job.stages.learns() ? ", learn" : "",
-                job.stages.solver->needs().any() ? "" : " nothing");
+    std::printf("row          %s: smooth%s, observe%s, solve, advance,%s evaluate\n", job.label.c_str(),
+                job.stages.learns() ? ", learn" : "", job.stages.solver->needs().any() ? "" : " nothing",
+                job.stages.adaptation->steps() > 0 ? " adapt," : "");
   }
 }
 

@@ -53,7 +53,7 @@ namespace detail {
   for (size_t g = 0; g < any.size(); ++g) {
     const Tensor one = at::ones({layout.groups[g].width}, block.linears.front().weight.options());
     any[g].sequences = any[g].tokens = 1;
-    any[g].absmax = any[g].high = any[g].sum_abs = one, any[g].low = -one, any[g].middle = at::zeros_like(one);
+    any[g].absmax = any[g].high = one, any[g].low = -one, any[g].middle = at::zeros_like(one);
   }
   BlockState state;
   state.smoothing = stages.smoothing->start(layout, block, any);
