@@ -85,7 +85,7 @@ TEST_CASE("test-time adaptation as released: losses of every step, parameters, c
 
       Tensor x = model.embed(ids);
       const Tensor embedded = x.clone();
-      for (int64_t b = 0; b + 1 < model.blocks(); ++b) x = detail::run_block(model, b, sink.blocks[static_cast<size_t>(b)], x);
+      for (int64_t b = 0; b + 1 < model.blocks(); ++b) x = ptq::detail::run_block(model, b, sink.blocks[static_cast<size_t>(b)], x);
       ComputedReference floats(model, ids, 64);
       const Refitted done = refit(
           parts, model, [&](int64_t b) { return sink.blocks.at(static_cast<size_t>(b)); }, {embedded, x}, floats, walk);
@@ -116,7 +116,7 @@ TEST_CASE("test-time adaptation as released: losses of every step, parameters, c
       }
       CHECK(static_cast<double>(wrong) <= tolerance("code_fraction") * static_cast<double>(all));
       if (!wide) continue;
-      const Tensor before = detail::run_block(model, 1, sink.blocks[1], x), after = detail::run_block(model, 1, last, x);
+      const Tensor before = ptq::detail::run_block(model, 1, sink.blocks[1], x), after = ptq::detail::run_block(model, 1, last, x);
       CHECK(far(segments(model, before, ids), golden("nll_per_segment/calibrated")) <= 1e-9);
       CHECK(far(segments(model, after, ids), golden("nll_per_segment/after_tta")) <= 1e-9);
       CHECK(far(segments(model, floats.input(2), ids), golden("nll_per_segment/fp")) <= 1e-9);
