@@ -5,8 +5,8 @@
 
 int main(int argc, char** argv) {
   using namespace ptq;
-  auto start = methods::lrquant;
-  start.learning.epochs = 0;
+  Recipe<LearnedClip, LearnedLog> start{.rounding = methods::lrquant.rounding, .smoothing = methods::lrquant.smoothing};
+  start.rounding.rate = start.smoothing.rate = 0;
   return driver::run(
       argc, argv,
       {.about = "LRQuant, doi 10.18653/v1/2024.acl-long.122",

@@ -5,8 +5,8 @@
 
 int main(int argc, char** argv) {
   using namespace ptq;
-  auto start = methods::omniquant;
-  start.learning.epochs = 0;
+  Recipe<LearnedClip, LearnedLog> start{.rounding = methods::omniquant.rounding, .smoothing = methods::omniquant.smoothing};
+  start.rounding.rate = start.smoothing.rate = 0;
   return driver::run(
       argc, argv,
       {.about = "OmniQuant, arXiv 2308.13137",

@@ -36,11 +36,12 @@ struct LearnedLog {
   bool query_key = true;   ///< learn s_a
   bool tie_rotary = true;  ///< one s_a for channels that turn together; untied, as released, the block's float output moves with s_a
   double min = 0.01;       ///< floor of |s| and |s_a|
-  double rate = 1e-3;      ///< of all of them
+  double rate = 1e-3;      ///< of all of them; 0: the start stays
 
   [[nodiscard]] constexpr Needs needs() const { return {.absmax = true, .middle = shifts != Shifts::none}; }
   [[nodiscard]] Stream source() const { return Stream::reference; }
   [[nodiscard]] std::vector<Learnable> learnable() const {
+    if (rate == 0) return {};
     return {{{"s.attention_in", "s.attention_out", "s.mlp_in", "s.query_key", "d.attention_in", "d.attention_out", "d.mlp_in"}, rate}};
   }
   [[nodiscard]] Reason refuses(const Scheme&) const {
