@@ -137,8 +137,10 @@ void check_rounded(const Let& c, const std::string& set, const std::string& form
     BlockReport report;
     report.linears.resize(layout.sites.size());
     ComputedReference none(c.model, {}, 64);
+    Walk small;
+    small.batch_tokens = 64;
     const QuantizedBlock done = solve_block(
-        parts, c.model, 0, fused, state, schemes, formats, x, none, 64, [](const char*) {}, report);
+        parts, c.model, 0, fused, state, schemes, formats, x, none, small, [](const char*) {}, report);
     QuantizedOperators ops(c.model.config(), done);
     if (c.has(at + "/final_output")) CHECK(far(c.model.forward(0, x, ops), c.golden(at + "/final_output")) <= 1e-9);
     for (size_t i = 0; i < layout.sites.size() && c.has(at + "/codes") && !wrong_fold; ++i) {

@@ -168,9 +168,11 @@ void replay(const Training& c) {
             .losses);
     BlockReport report;
     report.linears.resize(layout.sites.size());
+    Walk small;
+    small.batch_tokens = 64;
     const BlockParameters fused = recipe.smoothing->fuse(layout, loaded, state.smoothing);
     const QuantizedBlock artefact = solve_block(
-        recipe, c.model, block, fused, state, schemes, formats, xq, reference, 64, [](const char*) {}, report);
+        recipe, c.model, block, fused, state, schemes, formats, xq, reference, small, [](const char*) {}, report);
     if (gated) check_final(c, block, artefact);
     xq = advance(c.model, block, artefact, fused, schemes, xq, reference.input(block + 1), 64, 0, report);
     if (!c.wide()) continue;
