@@ -172,7 +172,7 @@ class Accepted(Programs):
 
     def test_a_dry_run_says_what_it_would_do_and_does_nothing(self):
         out = self.run_program("gptq", *MODEL, *SMALL, "--weights", "int4,int3:g64", "--dry-run", "--json", "x.json", "--export", "exported").out
-        for part in ("llama, 4 blocks", "4 x 64 tokens of books_valid", "4 windows of 64 tokens of books_test", "GB on disk in results.h5.d/cache", "memory       at most", "gptq int4:channel", "gptq int3:g64"):
+        for part in ("llama, 4 blocks", "4 x 64 tokens of books_valid", "4 windows of 64 tokens of books_test", "GB on disk in results.h5.d/cache", "memory       at most", "gptq(order=descending, static_groups=true) int4:channel", "static_groups=true) int3:g64"):
             self.assertIn(part, out)
         self.assertEqual(list(self.folder.iterdir()), [])
         self.run_program("gptq", *MODEL, *SMALL, "--weights", "int4:g63", "--dry-run", status=2)

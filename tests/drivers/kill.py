@@ -115,7 +115,7 @@ class Killed(Programs):
         small = ["--model", LLAMA, "--evaluate", "books_test:2x64", "--results", self.folder / "r.h5", "--quiet"]
         usual = {"--weights": "int4:g64", "--calibrate": "books_valid:4x64", "--threads": "2"}
         changes = [{}, {"--weights": "int3:g64"}, {"--calibrate": "books_valid:5x64"}, {"--calibrate": "books_valid:4x32"}, {"--seed": "1"}, {"--threads": "1"},
-                   {"--dtype": "f64"}, {"--bos": "none"}, {"--solver.order": "descending"}, {"--activations": "int8"}, {"--override": "blocks.0.*=int8"},
+                   {"--dtype": "f64"}, {"--bos": "none"}, {"--solver.order": "natural"}, {"--activations": "int8"}, {"--override": "blocks.0.*=int8"},
                    {"--outputs": "v=int8"}, {"--attention": "q=int8"}, {"--sampling": "flexround"}]
         for count, change in enumerate(changes, 1):
             options = [text for pair in (usual | change).items() for text in pair]
