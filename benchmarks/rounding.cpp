@@ -96,9 +96,12 @@ Tensor block_of_16(const Tensor& x, int bits) {
   return at::div(blocks, step).round_().clamp_(-top, top).mul_(step).view(x.sizes());
 }
 
-void mxint(benchmark::State& state, int64_t n, bool fresh, bool ceil) {
-  const kernels::BlockFloat format{4, ceil};
-  Rotation in(matrix(n, n, 0.02), buffers(n)), out(at::empty({n, n}), fresh ? 1 : buffers(n));
+/// Weights have 4 bits, activations (8192 tokens) 8.
+void mxint(benchmark::State& state, int64_t rows, int64_t cols, bool fresh, bool ceil) {
+  const int bits = rows == cols ? 4 : 8;
+  const bool far = rows >= 4096;
+  const kernels::BlockFloat format{bits, ceil};
+  Rotation in(matrix(rows, cols, 0.02), buffers(rows)), out(at::empty({rows, cols}), fresh ? 1 : buffers(rows));
   out.poison();
   const Tensor w = in.next();
   Tensor latest;
@@ -112,16 +115,17 @@ void mxint(benchmark::State& state, int64_t n, bool fresh, bool ceil) {
       ptq::detail::block_float_into(in.next(), 16, format, latest);
     }
   };
-  c.peer = [&] { benchmark::DoNotOptimize(block_of_16(in.next(), 4)); };
+  c.peer = [&] { benchmark::DoNotOptimize(block_of_16(in.next(), bits)); };
   c.error = [&] {  // in steps, against float64; values within 1e-6 of a step of a tie may fall to either side
-    const Tensor x = w.to(at::kDouble), nearest = block_of_16(x, 4);
-    const Tensor step = at::exp2(at::floor(at::log2(x.view({-1, 16}).abs().amax(-1, true))) - 2).expand({-1, 16}).reshape(x.sizes());
+    const Tensor x = w.to(at::kDouble), nearest = block_of_16(x, bits);
+    const Tensor step =
+        at::exp2(at::floor(at::log2(x.view({-1, 16}).abs().amax(-1, true))) + (2 - bits)).expand({-1, 16}).reshape(x.sizes());
     const Tensor y = latest.to(at::kDouble);
     return (((x - y).abs() - (x - nearest).abs()).abs() / step).max().item<double>();
   };
-  c.tolerance = 1e-4;
-  c.ceiling = n >= 4096 ? Ceiling::memory : Ceiling::cache, c.work = 8.0 * static_cast<double>(w.numel());
-  if (n >= 4096 && !fresh) c.goal = 10, c.roof_goal = 0.7;
+  c.tolerance = 1e-4 * std::ldexp(1.0, bits - 4);
+  c.ceiling = far ? Ceiling::memory : Ceiling::cache, c.work = 8.0 * static_cast<double>(w.numel());
+  if (far && !fresh) c.goal = 10, c.roof_goal = 0.7;
   measure(state, c);
 }
 
@@ -133,9 +137,11 @@ void register_rounding() {
     add("rounding/channel_given" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 0, false); });
     add("rounding/channel_fresh" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 0, true); });
     add("rounding/group128_given" + shape + regime, [=](benchmark::State& s) { fixed_grid(s, n, 128, false); });
-    add("rounding/mxint16_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, false, false); });
-    add("rounding/mxint16_ceil_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, false, true); });
-    add("rounding/mxint16_fresh" + shape + regime, [=](benchmark::State& s) { mxint(s, n, true, false); });
+    add("rounding/mxint16_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, n, false, false); });
+    add("rounding/mxint16_ceil_given" + shape + regime, [=](benchmark::State& s) { mxint(s, n, n, false, true); });
+    add("rounding/mxint16_fresh" + shape + regime, [=](benchmark::State& s) { mxint(s, n, n, true, false); });
     add("rounding/token_fresh" + shape + regime, [=](benchmark::State& s) { token(s, n); });
   }
+  add("rounding/mxint16_inputs_given/8192x2048/dram", [](benchmark::State& s) { mxint(s, 8192, 2048, false, false); });
+  add("rounding/mxint16_ceil_inputs_given/8192x2048/dram", [](benchmark::State& s) { mxint(s, 8192, 2048, false, true); });
 }

@@ -51,7 +51,8 @@ std::string with_formats(const std::string& name, const Precision& p) {
 void check(const Job& job, const Transformer& model) {
   ptq::check(job.stages, model, job.precision);
   (void)group_count(job.precision.weight("head"), model.config().embedding_dim, "head");
-  if (job.precision.weight("head").kind == NumberKind::minifloat) refuse("head: weights have no ", job.precision.weight("head").text());
+  if (const Scheme head = job.precision.weight("head"); head.kind == NumberKind::minifloat && head.bits > 8)
+    refuse("head: codes of weights have 8 bits at most, which is too few for ", head.text());
   for (const auto& [pattern, scheme] : job.precision.overrides) {
     bool met = pattern == "head";
     for (int64_t b = 0; b < model.blocks() && !met; ++b)

@@ -1,19 +1,12 @@
 // LQER (Zhang et al., arXiv 2402.02446): the rounding error's best approximation of low rank runs beside the rounded weight.
 #include <ptq/methods.hpp>
 
-#include "driver.hpp"
+#include "lqer_formats.hpp"
 
 int main(int argc, char** argv) {
   using namespace ptq;
   using driver::row;
   return driver::run(argc, argv,
-                     {.about = "LQER, arXiv 2402.02446, W4A8 in block floating point",
-                      .rows = {row(methods::rtn), row(methods::lqer, {}, {}, /*exported=*/true)},
-                      .weights = "mxint4:b16:ceil",
-                      .activations = "mxint8:b16:ceil",
-                      .attention = "q=mxint8:b16:ceil,k=mxint8:b16:ceil,p=mxint8:b16:ceil,v=mxint8:b16:ceil",
-                      .bias = "mxint8:b16:ceil",
-                      .factors = "mxint8:b16:ceil",
-                      .branch = "mxint8:b16:ceil",
-                      .calibrate = "c4:32x2048"});
+                     driver::lqer_w4a8("LQER, arXiv 2402.02446, W4A8 in block floating point",
+                                       {row(methods::rtn), row(methods::lqer, {}, {}, /*exported=*/true)}));
 }

@@ -198,7 +198,7 @@ TEST_CASE("a block of weights costs one exponent of 8 bits") {
   CHECK(bits("mxint8:tensor") == 8 * 320 + 8);
 }
 
-TEST_CASE("fixed point is a grid that no data moves, minifloat a format of everything but weights") {
+TEST_CASE("fixed point is a grid that no data moves, and a minifloat needs no scale") {
   for (const char* text : {"fixed8:f4", "fixed4:f-2", "fixed8:f7:unsigned", "float8:e4", "float8:e4:bias15", "float16:e5", "float3:e1"}) {
     CHECK(weight(text).text() == text);
     CHECK(weight(text).brief(Role::weight) == text);

@@ -181,6 +181,46 @@ TEST_CASE("exact QERA has the tabulated output errors, which are the eigenvalues
   }
 }
 
+TEST_CASE("exact QERA is what the published square roots give, and nothing near or far has a smaller output error") {
+  at::manual_seed(12);
+  for (const auto& [in, out, rank] : std::vector<std::array<int64_t, 3>>{{16, 24, 3}, {24, 10, 4}, {20, 20, 1}, {12, 30, 11}}) {
+    INFO(in << " inputs, " << out << " outputs, rank " << rank);
+    const Tensor x = at::mm(at::randn({400, in}, at::kDouble), at::randn({in, in}, at::kDouble)),
+                 e = 0.1 * at::randn({in, out}, at::kDouble);
+    const Tensor r = at::mm(x.t(), x);  // the factor 1 / tokens is in the statistics
+    Statistics stats = known(at::ones({in}, at::kDouble), r);
+    Shared shared;
+    const LowRank f = Qera{.rank = rank}.fit({"layer", e.t().contiguous(), &stats, &shared, {}});
+    const auto error = [&](const Tensor& a, const Tensor& b) { return at::mm(x, e - at::mm(a, b)).square().sum().item<double>(); };
+    const double least = error(f.a, f.b);
+
+    // A = R^(−1/2) U_k, B = Σ_k V_kᵀ of R^(1/2) E = U Σ Vᵀ: QERA, theorem 1.
+    const auto [lambda, q] = at::linalg_eigh(r);
+    const Tensor root = at::mm(q * lambda.sqrt(), q.t()), inverse = at::mm(q * lambda.rsqrt(), q.t());
+    const auto [u, sigma, vt] = at::linalg_svd(at::mm(root, e), false);
+    const Tensor published = at::mm(at::mm(inverse, u.narrow(1, 0, rank) * sigma.narrow(0, 0, rank)), vt.narrow(0, 0, rank));
+    CHECK(near(at::mm(f.a, f.b), published, 1e-9));
+    CHECK(least == Approx(sigma.narrow(0, rank, sigma.numel() - rank).square().sum().item<double>()).epsilon(1e-9));
+
+    // Both gradients of the error vanish, and no step from there leads down.
+    const Tensor left = at::mm(r, e - at::mm(f.a, f.b));  // (in, out)
+    CHECK(at::mm(left, f.b.t()).abs().max().item<double>() < 1e-9 * least);
+    CHECK(at::mm(f.a.t(), left).abs().max().item<double>() < 1e-9 * least);
+    for (const double step : {1e-6, 1e-3, 0.1, 1.0, 30.0})
+      for (int i = 0; i < 40; ++i)
+        CHECK(error(f.a + step * at::randn_like(f.a) * f.a.std(), f.b + step * at::randn_like(f.b) * f.b.std()) >= least * (1 - 1e-12));
+
+    // Alternating least squares from somewhere else ends no lower, and gets there.
+    Tensor a = at::randn({in, rank}, at::kDouble), b;
+    for (int i = 0; i < 3000; ++i) {
+      b = at::linalg_solve(at::mm(at::mm(a.t(), r), a), at::mm(at::mm(a.t(), r), e));  // (rank, out)
+      a = at::linalg_solve(at::mm(b, b.t()), at::mm(b, e.t())).t();                    // (in, rank)
+    }
+    CHECK(error(a, b) >= least * (1 - 1e-12));
+    CHECK(error(a, b) <= least * (1 + 1e-6));
+  }
+}
+
 TEST_CASE("a truncated decomposition finds the share of a flat error that its rank can hold") {
   at::manual_seed(9);
   const Tensor w = 0.02 * at::randn({1024, 1024}), e = w - block_float(w, 16, {4, true});

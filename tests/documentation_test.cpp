@@ -169,6 +169,14 @@ TEST_CASE("block floating point") {
   // [/mxint]
 }
 
+TEST_CASE("floating point of few bits") {
+  // [minifloat]
+  const Tensor fp4 = at::tensor({12.0f, -7.0f, 5.1f, 0.9f, 0.2f, 10.0f}).view({1, 6});  // steps of 2, M = 12
+  CHECK(at::equal(fake_quantize(fp4, fit_grid(fp4, Scheme::parse("float4:e2:b6", "w", Role::weight))),
+                  at::tensor({12.0f, -8.0f, 6.0f, 1.0f, 0.0f, 8.0f}).view({1, 6})));
+  // [/minifloat]
+}
+
 TEST_CASE("null objects") {
   const Transformer model = tiny_model(Family::llama);
   // [null]

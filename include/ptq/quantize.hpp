@@ -211,9 +211,9 @@ inline void check(const Stages& stages, const Transformer& model, const Precisio
     for (const Site& site : model.layout().sites) {
       const std::string place = cat("blocks.", block, ".", site.name);
       const Scheme scheme = precision.weight(place);
-      if (scheme.kind == NumberKind::minifloat)
-        refuse(place, ": weights have no ", scheme.text(), "; it is for inputs, operands, biases, factors and their branch");
-      if (scheme.active() && !kernels::valid(convention(scheme)))
+      if (scheme.kind == NumberKind::minifloat && scheme.bits > 8)
+        refuse(place, ": codes of weights have 8 bits at most, which is too few for ", scheme.text());
+      if (scheme.active() && scheme.kind != NumberKind::minifloat && !kernels::valid(convention(scheme)))
         refuse(place, ": format ", scheme.text(), " has no grid; choose another range");
       (void)group_count(scheme, site.in, place);
     }

@@ -125,7 +125,9 @@ template <class... Axes>
   for (const Scheme& s : schemes) {
     Reason why;
     if (!r.rounding.learnable().empty() && (s.block_float() || s.kind != NumberKind::integer))
-      why = "a step that is a power of two cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
+      why = (s.kind == NumberKind::minifloat ? "the values of a minifloat cannot be learned"
+                                             : "a step that is a power of two cannot be learned") +
+            ("; use an int format, not " + s.text() + ", or the rounding nearest");
     r.each([&](const std::string&, const auto& policy) {
       if (why.empty()) why = detail::ask_refuses(policy, s);
     });

@@ -39,6 +39,33 @@ struct BlockConstants {
       : top(splat(static_cast<float>((1 << (f.bits - 1)) - 1))), shift(Bits{} + (2 - f.bits) * one) {}
 };
 
+/// One vector of a block on its step.
+template <bool Ceil, bool Streaming>
+PTQ_INLINE void round_vector(const float* x, VF s, VF inverse, const BlockConstants& k, float* y, VF& probed) {
+  using Bits = Simd<float>::Bits;
+  const VF v = load(x);
+  probed = probe<float>(v, probed);
+  VF rounded;
+  if constexpr (Ceil) {
+    const VF magnitude = abs(v), code = min(rne((magnitude + k.nudge) * inverse), k.top);
+    rounded = (VF)((Bits)(code * s) | ((Bits)v & k.sign));
+    rounded = magnitude <= k.kept ? v : rounded;
+  } else {
+    rounded = max(min(rne(v * inverse), k.top), -k.top) * s;
+  }
+  if constexpr (Streaming) {
+    stream(y, rounded);
+  } else {
+    store(y, rounded);
+  }
+}
+
+/// Steps as bits, from the bits of the largest magnitudes. Ceil: a power of two counts as the binade below it.
+template <bool Ceil>
+PTQ_INLINE Simd<float>::Bits steps(Simd<float>::Bits most, const BlockConstants& k) {
+  return ((Ceil ? most - 1 : most) & k.exponent) + k.shift;
+}
+
 /// A block of `vectors` vectors of float. Its step comes from the bits of the maximum, in every lane at once. Blocks whose step or its
 /// inverse is no normal number, and those a few units above a power of two, where the released logarithm decides, go by the definition.
 template <bool Ceil, bool Streaming>
@@ -55,23 +82,57 @@ PTQ_INLINE void round_vectors(const float* x, std::ptrdiff_t vectors, const Bloc
     round_block(x, vectors * lanes, f, y);
     return;
   }
-  const Bits step = ((Ceil ? bits - 1 : bits) & k.exponent) + k.shift;  // ceil: a power of two counts as the binade below it
-  const VF s = (VF)step, inverse = (VF)(k.inverse - step);
-  for (std::ptrdiff_t i = 0; i < vectors; ++i) {
-    const VF v = load(x + i * lanes);
-    probed = probe<float>(v, probed);
-    VF rounded;
-    if constexpr (Ceil) {
-      const VF magnitude = abs(v), code = min(rne((magnitude + k.nudge) * inverse), k.top);
-      rounded = (VF)((Bits)(code * s) | ((Bits)v & k.sign));
-      rounded = magnitude <= k.kept ? v : rounded;
-    } else {
-      rounded = max(min(rne(v * inverse), k.top), -k.top) * s;
-    }
-    if constexpr (Streaming) {
-      stream(y + i * lanes, rounded);
-    } else {
-      store(y + i * lanes, rounded);
+  const Bits step = steps<Ceil>(bits, k);
+  for (std::ptrdiff_t i = 0; i < vectors; ++i)
+    round_vector<Ceil, Streaming>(x + i * lanes, (VF)step, (VF)(k.inverse - step), k, y + i * lanes, probed);
+}
+
+/// The larger of lanes that are `width` apart, of a in the first `width` lanes out of 2 width, of b in the others.
+template <int width, int... k>
+PTQ_INLINE VF merged(VF a, VF b, std::integer_sequence<int, k...>) {
+  constexpr int lanes = Simd<float>::lanes, two = 2 * width;
+  return max(__builtin_shufflevector(a, b, (k / two * two + k % width + (k % two < width ? 0 : lanes))...),
+             __builtin_shufflevector(a, b, (k / two * two + k % width + (k % two < width ? 0 : lanes) + width)...));
+}
+
+/// The largest magnitudes of `blocks` blocks in a row: that of block i in the lanes i modulo `blocks`.
+template <int blocks, int vectors>
+PTQ_INLINE VF largest_of_blocks(const float* x) {
+  if constexpr (blocks == 1) {
+    VF most = abs(load(x));
+#pragma GCC unroll 4
+    for (int i = 1; i < vectors; ++i) most = max(abs(load(x + i * Simd<float>::lanes)), most);
+    return most;
+  } else {
+    constexpr int half = blocks / 2;
+    return merged<half>(largest_of_blocks<half, vectors>(x), largest_of_blocks<half, vectors>(x + half * vectors * Simd<float>::lanes),
+                        std::make_integer_sequence<int, Simd<float>::lanes>{});
+  }
+}
+
+/// As many blocks as a vector has lanes, whose steps are then computed together.
+template <bool Ceil, bool Streaming, int vectors>
+PTQ_INLINE void round_blocks(const float* x, const BlockFloat& f, const BlockConstants& k, float* y, VF& probed) {
+  using Bits = Simd<float>::Bits;
+  constexpr int lanes = Simd<float>::lanes;
+  constexpr std::int32_t one = BlockConstants::one;
+  const Bits bits = (Bits)largest_of_blocks<lanes, vectors>(x), mantissa = bits & (one - 1);
+  Bits unusual = (bits < 32 * one) | (bits >= 254 * one);
+  if constexpr (Ceil) unusual |= (mantissa > 0) & (mantissa < 4096);
+  if (lane_bits<float>(unusual) != 0) [[unlikely]] {
+    for (std::ptrdiff_t i = 0; i < lanes; ++i)
+      round_vectors<Ceil, Streaming>(x + i * vectors * lanes, vectors, f, k, y + i * vectors * lanes, probed);
+    return;
+  }
+  const Bits step = steps<Ceil>(bits, k);
+  float s[lanes], inverse[lanes];
+  store(s, (VF)step), store(inverse, (VF)(k.inverse - step));
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) {
+      const int at = (i * vectors + j) * lanes;
+      round_vector<Ceil, Streaming>(x + at, splat(s[i]), splat(inverse[i]), k, y + at, probed);
     }
   }
 }
@@ -80,11 +141,14 @@ PTQ_INLINE void round_vectors(const float* x, std::ptrdiff_t vectors, const Bloc
 template <bool Ceil, bool Streaming, int fixed>
 PTQ_INLINE std::ptrdiff_t round_whole_blocks(const float* x, std::ptrdiff_t cols, std::ptrdiff_t vectors, const BlockFloat& f, float* y,
                                              VF& probed) {
-  if constexpr (fixed != 0) vectors = fixed;  // so that the loop over them unrolls
   const BlockConstants constants(f);
   const std::ptrdiff_t block = vectors * Simd<float>::lanes;
   VF seen = probed;
   std::ptrdiff_t c = 0;
+  if constexpr (fixed != 0) {
+    constexpr std::ptrdiff_t many = fixed * Simd<float>::lanes * Simd<float>::lanes;
+    for (; c + many <= cols; c += many) round_blocks<Ceil, Streaming, fixed>(x + c, f, constants, y + c, seen);
+  }
   for (; c + block <= cols; c += block) round_vectors<Ceil, Streaming>(x + c, vectors, f, constants, y + c, seen);
   probed = seen;
   return c;
@@ -93,8 +157,9 @@ PTQ_INLINE std::ptrdiff_t round_whole_blocks(const float* x, std::ptrdiff_t cols
 template <bool Ceil, bool Streaming>
 PTQ_TARGET inline std::ptrdiff_t round_whole_blocks(const float* x, std::ptrdiff_t cols, std::ptrdiff_t vectors, const BlockFloat& f,
                                                     float* y, VF& probed) {
-  if (vectors == 1) return round_whole_blocks<Ceil, Streaming, 1>(x, cols, vectors, f, y, probed);
-  if (vectors == 2) return round_whole_blocks<Ceil, Streaming, 2>(x, cols, vectors, f, y, probed);
+  if (vectors == 1) return round_whole_blocks<Ceil, Streaming, 1>(x, cols, 1, f, y, probed);
+  if (vectors == 2) return round_whole_blocks<Ceil, Streaming, 2>(x, cols, 2, f, y, probed);
+  if (vectors == 4) return round_whole_blocks<Ceil, Streaming, 4>(x, cols, 4, f, y, probed);
   return round_whole_blocks<Ceil, Streaming, 0>(x, cols, vectors, f, y, probed);
 }
 

@@ -89,9 +89,10 @@ PTQ_INLINE Rounded<T> nearest_general(const ColumnBlock<T>& b, std::ptrdiff_t r,
   } else {
     const T* levels = b.table.levels + j * b.table.stride;
     const std::ptrdiff_t size = b.table.sizes != nullptr ? b.table.sizes[j] : b.table.size;
+    const T* thresholds = b.table.thresholds;
     y.code = V{}, y.q = splat(levels[0]);
-    for (std::ptrdiff_t k = 1; k < size; ++k) {  // ascending: the last level whose lower midpoint lies below
-      const auto above = coordinate > splat((levels[k - 1] + levels[k]) / T(2));
+    for (std::ptrdiff_t k = 1; k < size; ++k) {  // ascending: the last level whose lower threshold lies below
+      const auto above = coordinate > splat(thresholds != nullptr ? thresholds[k - 1] : (levels[k - 1] + levels[k]) / T(2));
       y.code = above ? splat(static_cast<T>(k)) : y.code;
       y.q = above ? splat(levels[k]) : y.q;
     }

@@ -284,6 +284,24 @@ TEST("divisors, offsets, tables and kept entries decide codes and leave the recu
   }
 }
 
+TEST("thresholds of a shared table say where ties go") {
+  const double levels[] = {-2, -1, 0, 1, 2}, upwards[] = {std::nextafter(-1.5, -9), std::nextafter(-0.5, -9), 0.5, 1.5};
+  const double x[] = {-1.5, -0.5, 0.5, 1.5, -9, 9, std::nextafter(0.5, 1), std::nextafter(-0.5, -1)};
+  const std::uint8_t middle[] = {0, 1, 2, 3, 0, 4, 3, 1}, moved[] = {1, 2, 2, 3, 0, 4, 3, 1};
+  for (const bool given : {false, true}) {
+    Dense w(8, 1);
+    for (std::ptrdiff_t i = 0; i < 8; ++i) w(i, 0) = 0.25 * x[i];
+    const double scale = 0.25;
+    std::uint8_t codes[8];
+    ColumnBlock<double> a;
+    a.w = w.read(), a.table = {levels, 0, nullptr, 5, given ? upwards : nullptr}, a.codes = Codes{codes, 1};
+    a.grid.scale = &scale, a.grid.row_stride = 0;
+    std::vector<char> scratch(column_block_workspace<double>(1));
+    CHECK(column_block<double>(a, {0, 8}, scratch.data(), scratch.size()) == Status::ok);
+    for (std::size_t i = 0; i < 8; ++i) CHECK(codes[i] == (given ? moved : middle)[i]);
+  }
+}
+
 TEST("GPTAQ's recursion is the same engine with other inputs") {
   const std::ptrdiff_t m = 8, n = 24;
   const Correlated d(11, m, n, 64);

@@ -45,7 +45,8 @@ def names(file):
 
 wrong = []
 for options in (["--weights", "int3:g32", "--solver.order", "descending", "--activations", "int8:static"], ["--weights", "int5:sym"],
-                ["--weights", "mxint4:b24:ceil"]):
+                ["--weights", "mxint4:b24:ceil"], ["--weights", "float4:e2:b24"], ["--weights", "float6:e3:g32", "--solver.order", "descending"],
+                ["--weights", "float5:e2:bias6"]):
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([program, "--model", root / "data/models/llama_books", "--calibrate", "books_valid:2x64", "--evaluate", "books_test:2x64", "--export", "out",
                         "--quiet", *options], cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PTQ_DATA": str(root / "data")})

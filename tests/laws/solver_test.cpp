@@ -10,7 +10,7 @@ using namespace ptq::test;
 
 namespace {
 
-const char* const schemes[] = {"int2", "int3:sym", "int4", "int4:g8", "int4:tensor", "int8"};
+const char* const schemes[] = {"int2", "int3:sym", "int4", "int4:g8", "int4:tensor", "int8", "mxint4:b16", "float4:e2:g8", "float4:e2:b10"};
 
 struct Layer {
   Tensor w, x;  // (rows, n), (sequences, tokens, n)

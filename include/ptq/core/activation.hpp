@@ -7,6 +7,19 @@
 
 namespace ptq {
 
+namespace detail {
+
+/// A minifloat times a scale of each token, of blocks of it, or of the whole tensor. x (…, n).
+inline Tensor scaled_minifloat(const Tensor& x, const Scheme& scheme) {
+  if (x.numel() == 0) return x;
+  const Tensor flat = x.reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)
+  Scheme rows = scheme;
+  if (rows.granularity == Granularity::token) rows.granularity = Granularity::channel;
+  return fake_quantize(flat, fit_grid(flat, rows)).view(x.sizes());
+}
+
+}  // namespace detail
+
 /// Rounds x to `scheme`. Per token: one grid for every vector along the last dimension; mxint: one exponent for blocks of it. Per tensor:
 /// one grid for each call, so batch the calls as the method means it. x (…, n) finite. With gradients, rounding is straight-through and the
 /// range is followed. The published codes' conventions are in kernels/grid.hpp; FlexRound arXiv 2306.00317, OmniQuant arXiv 2308.13137,
@@ -16,7 +29,9 @@ namespace ptq {
   const bool taught = at::GradMode::is_enabled() && x.requires_grad();
   if (scheme.block_float() || scheme.kind != NumberKind::integer) {
     if (scheme.kind != NumberKind::integer) require_finite(x, "activation rounding");
-    const Tensor rounded = scheme.block_float() ? block_float(x.detach(), scheme) : without_scale(x.detach(), scheme);
+    const Tensor rounded = !scheme.scaled()                       ? without_scale(x.detach(), scheme)
+                           : scheme.kind == NumberKind::minifloat ? detail::scaled_minifloat(x.detach(), scheme)
+                                                                  : block_float(x.detach(), scheme);
     return taught ? x + (rounded - x).detach() : rounded;
   }
   const Tensor flat = x.detach().reshape({-1, x.size(-1)}).contiguous();  // (tokens, n)

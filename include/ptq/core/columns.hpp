@@ -84,6 +84,7 @@ struct ColumnRun {
 /// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
 inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Tensor& m) {
   const int64_t rows = x.size(0), width = x.size(1), n = run.w.size(1);
+  const Tensor thresholds = run.grid.levels.defined() ? minifloat_thresholds(run.grid.levels) : Tensor();
   by_scalar(x, "column rounding", [&]<class T>(T) {
     const auto part = [&](const Tensor& t) { return kernels::View<T>{t.defined() ? t.data_ptr<T>() + begin : nullptr, rows, width, n}; };
     kernels::ColumnBlock<T> block;
@@ -97,6 +98,8 @@ inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Te
       block.grid = raw<T>(run.grid);
       block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
     }
+    if (thresholds.defined())
+      block.table = {run.grid.levels.const_data_ptr<T>(), 0, nullptr, run.grid.highest + 1, thresholds.const_data_ptr<T>()};
     if (run.keep.defined()) block.keep = {reinterpret_cast<const uint8_t*>(run.keep.const_data_ptr<bool>()) + begin, rows, width, n};
     if (run.divisor.defined()) block.divisor = part(run.divisor);
     block.loss_weight = nullptr;
@@ -155,7 +158,7 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
     const Grid fitted = how.fit(now.narrow(1, g * group - begin, group), how.scheme);
     run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0));
     run.grid.zero.select(1, g).copy_(fitted.zero.select(1, 0));
-    run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest;
+    run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest, run.grid.levels = fitted.levels;
   }
 }
 

@@ -32,7 +32,7 @@ struct FactorRank {
 /// Bits of a factor entry, its share of scales included. Scheme none: the 32 bits of a float.
 [[nodiscard]] inline double factor_bits(const Scheme& scheme) {
   if (!scheme.active()) return 32;
-  if (scheme.kind != NumberKind::integer) return scheme.bits;
+  if (!scheme.scaled()) return scheme.bits;
   const double shared = scheme.block_float() ? 8 : 32 + (scheme.symmetric ? 0 : scheme.bits);
   return scheme.bits + (scheme.granularity == Granularity::group ? shared / static_cast<double>(scheme.group * scheme.group_rows) : 0);
 }
@@ -45,14 +45,14 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
     bits += 32.0 * static_cast<double>(t.numel());
     return t;
   }
-  if (scheme.block_float()) {
+  if (scheme.block_float() && scheme.kind == NumberKind::integer) {
     const auto blocks = [](int64_t n, int64_t size) { return size > 0 ? (n + size - 1) / size : 1; };
     const bool grouped = scheme.granularity == Granularity::group, whole = scheme.granularity == Granularity::tensor;
     const int64_t down = whole ? 1 : blocks(t.size(0), scheme.group_rows), across = grouped ? blocks(t.size(1), scheme.group) : 1;
     bits += scheme.bits * static_cast<double>(t.numel()) + 8.0 * static_cast<double>(down * across);
     return block_float(t, scheme);
   }
-  if (scheme.kind != NumberKind::integer) {
+  if (!scheme.scaled()) {
     bits += scheme.bits * static_cast<double>(t.numel());
     return without_scale(t, scheme);
   }

@@ -1,23 +1,25 @@
-// Uniform grids on tensors: fit a range, round, dequantize; threads around the kernels.
+// Grids on tensors: fit a range, round, dequantize; threads around the kernels.
 #pragma once
 
 #include <limits>
 #include <mutex>
 #include <type_traits>
 
+#include <ptq/core/minifloat.hpp>
 #include <ptq/core/scheme.hpp>
 #include <ptq/core/tensor.hpp>
 #include <ptq/kernels/quantize.hpp>
 
 namespace ptq {
 
-/// The representable values s (q − z) of a weight matrix, q from `lowest` to `highest`.
+/// The representable values s (q − z) of a weight matrix, q from `lowest` to `highest`; with `levels` s · levels[q], q from 0.
 struct Grid {
   Scheme scheme;
   Tensor scale;     // (rows or 1, groups) float or double
   Tensor zero;      // (rows or 1, groups) int32; may lie outside the codes
   Tensor group_of;  // (cols) int32, the group of each original column; undefined: neighbouring columns
   int lowest = 0, highest = 0;
+  Tensor levels{};  // (highest + 1) ascending, of a minifloat; undefined: uniform
 
   [[nodiscard]] int64_t groups() const { return scale.size(1); }
 };
@@ -94,7 +96,8 @@ namespace detail {
 
 /// Blocks of several rows: the grid of their maxima, repeated for each row. Short blocks at the ends are filled up with zeros.
 inline Grid fit_block_rows(const Tensor& x, const Scheme& scheme) {  // x (rows, cols)
-  const int64_t m = scheme.group_rows, n = scheme.group, rows = x.size(0), down = (rows + m - 1) / m, across = (x.size(1) + n - 1) / n;
+  const int64_t rows = x.size(0), m = std::min(scheme.group_rows, rows), n = std::min(scheme.group, x.size(1));
+  const int64_t down = (rows + m - 1) / m, across = (x.size(1) + n - 1) / n;
   const Tensor whole = at::constant_pad_nd(x.abs(), {0, across * n - x.size(1), 0, down * m - rows});
   const Tensor top = whole.view({down, m, across, n}).amax({1, 3});  // (down, across)
   Scheme one = scheme;
@@ -113,6 +116,44 @@ inline Grid fixed_grid(const Tensor& x, const Scheme& scheme) {
   return {scheme, at::full({1, 1}, std::ldexp(1.0, -scheme.fraction), x.options()), at::zeros({1, 1}, at::kInt), {}, codes.lo, codes.hi};
 }
 
+/// Scales that put the largest magnitude of a group onto the largest level, or, where they are powers of two, into its binade:
+/// s = 2^(⌊log₂ M⌋ − ⌊log₂ max level⌋), OCP Microscaling Formats 1.0, section 6.3. A format without a scale has 1.
+inline Grid minifloat_grid(const Tensor& x, const Scheme& scheme) {  // x (rows, cols)
+  if (scheme.bits > 8) refuse("format ", scheme.text(), ": codes have 8 bits at most");
+  require_finite(x, "fitting a grid: weight");
+  const Tensor levels = minifloat_levels(scheme.bits, scheme.exponent_bits, scheme.exponent_bias);
+  const double top = levels[-1].item<double>();
+  const double smallest = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min();
+  Grid g{scheme, at::ones({1, 1}, x.options()), {}, {}, 0, static_cast<int>(levels.size(0)) - 1, levels.to(x.scalar_type())};
+  if (scheme.block_float()) {
+    Scheme power = scheme;  // of 2 bits, whose step is 2^⌊log₂ M⌋
+    power.kind = NumberKind::integer, power.bits = 2;
+    g.scale = (fit_grid(x, power).scale * std::exp2(-std::floor(std::log2(top)))).clamp_min(smallest);
+  } else if (scheme.scaled()) {
+    const bool whole = scheme.granularity == Granularity::tensor;
+    const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(x));
+    g.scale = (x.reshape({whole ? 1 : x.size(0), groups, -1}).abs().amax(-1) / top).clamp_min(smallest);  // (rows or 1, groups)
+  }
+  g.zero = at::zeros(g.scale.sizes(), at::kInt);
+  return g;
+}
+
+/// The scale of every column, broadcast to (rows or 1, cols).
+inline Tensor column_scales(const Grid& g, int64_t cols) {
+  if (g.group_of.defined()) return g.scale.index_select(1, g.group_of.to(at::kLong));
+  if (g.scheme.granularity != Granularity::group) return g.scale;  // (rows or 1, 1)
+  return g.scale.repeat_interleave(std::min(g.scheme.group, cols), 1).narrow(1, 0, cols);
+}
+
+/// The nearest level of w / s, as kernels/columns.hpp finds it.
+inline void round_onto_levels(const Tensor& w, const Grid& g, Tensor* values, Tensor* codes) {  // w (rows, cols)
+  require_finite(w, "rounding");
+  const Tensor scale = column_scales(g, w.size(1));
+  const Tensor level = at::bucketize((w / scale).contiguous(), minifloat_thresholds(g.levels), /*out_int32=*/true);
+  if (values) values->copy_(g.levels.index_select(0, level.reshape({-1})).view(w.sizes()) * scale);
+  if (codes) codes->copy_(level);
+}
+
 /// What the released ceil form does before it rounds: magnitudes above 1e-8 grow by 1e-9, so that small ties go away from zero.
 inline Tensor nudged(const Tensor& x) {
   const Tensor magnitude = x.abs();
@@ -126,12 +167,12 @@ inline Tensor nudged(const Tensor& x) {
 inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published) {
   const Tensor x = w.detach().contiguous();
   const auto how = convention(scheme, as_published);
-  if (!kernels::valid(how))
+  if (scheme.kind != NumberKind::minifloat && !kernels::valid(how))
     refuse("format ", scheme.text(), " has no grid: range=", NameTable<Range>::names[static_cast<size_t>(scheme.range)],
            " has no such form");
   if (scheme.group_rows > 1) return detail::fit_block_rows(x, scheme);
   if (scheme.kind == NumberKind::fixed) return detail::fixed_grid(x, scheme);
-  if (scheme.kind == NumberKind::minifloat) refuse("format ", scheme.text(), " has no grid; it is for anything but weights");
+  if (scheme.kind == NumberKind::minifloat) return detail::minifloat_grid(x, scheme);
   const bool whole = scheme.granularity == Granularity::tensor;
   const Tensor rows = whole ? x.reshape({1, -1}) : x;  // (rows or 1, …)
   const int64_t groups = whole ? 1 : group_count(scheme, x.size(1), "weight " + shape_text(w));
@@ -163,6 +204,8 @@ inline Grid fit_grid(const Tensor& w, const Scheme& scheme, bool as_published) {
 namespace detail {
 
 inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor, Tensor* values, Tensor* codes) {
+  if (grid.levels.defined() && divisor.defined()) refuse("format ", grid.scheme.text(), " has no divisors to learn; use an int format");
+  if (grid.levels.defined()) return round_onto_levels(w, grid, values, codes);
   const Tensor x = (grid.scheme.range == Range::mx_ceil && !divisor.defined() ? nudged(w) : w).contiguous(),
                d = divisor.defined() ? divisor.to(x.scalar_type()).expand_as(x).contiguous() : divisor;
   by_scalar(x, "rounding", [&]<class T>(T) {
@@ -195,8 +238,10 @@ inline void round_onto(const Tensor& w, const Grid& grid, const Tensor& divisor,
   return values;
 }
 
-/// s (q − z) of stored codes.
+/// s (q − z) of stored codes, or s · levels[q].
 [[nodiscard]] inline Tensor dequantize(const Tensor& codes, const Grid& grid) {  // codes (rows, cols) uint8
+  if (grid.levels.defined())
+    return grid.levels.index_select(0, codes.reshape({-1}).to(at::kInt)).view(codes.sizes()) * detail::column_scales(grid, codes.size(1));
   const Tensor q = (codes.to(at::kInt) + grid.lowest).contiguous();
   Tensor values = at::empty(q.sizes(), grid.scale.options());
   detail::by_scalar(values, "dequantizing", [&]<class T>(T) {

@@ -1,6 +1,10 @@
 // Formats without a scale: fixed point, and floating point of few bits.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include <ptq/core/scheme.hpp>
 #include <ptq/core/tensor.hpp>
 
@@ -28,6 +32,28 @@ namespace ptq {
   const Tensor n = at::clamp(at::round((magnitude.to(at::kDouble) / power - whole) * steps), 0, steps - 1);
   const Tensor y = at::where(magnitude.gt(0), (whole + n / steps) * power, at::zeros_like(power));
   return y.to(x.scalar_type()).copysign(x);
+}
+
+/// What minifloat() can give, ascending: 2^bits − 1 values, for zero has two signs but one value. (levels) double. bits at most 16.
+[[nodiscard]] inline Tensor minifloat_levels(int bits, int exponent_bits, int bias) {
+  const int mantissa = bits - exponent_bits - 1, half = 1 << (bits - 1), steps = 1 << mantissa;
+  Tensor levels = at::empty({2 * half - 1}, at::kDouble);
+  double* const zero = levels.mutable_data_ptr<double>() + half - 1;
+  for (int n = 0; n < half; ++n) {  // exponent and mantissa as one number
+    const int exponent = n / steps, whole = exponent > 0 ? steps : 0;
+    const double value = std::ldexp(whole + n % steps, std::max(exponent, 1) - bias - mantissa);
+    zero[n] = value, zero[-n] = n > 0 ? -value : 0;
+  }
+  return levels;
+}
+
+/// Where the nearest of such levels changes: to the level of even mantissa where two are equally near (IEEE 754, OCP Microscaling 1.0).
+/// levels (K) float or double → (K − 1): level k is for values above threshold k − 1 up to threshold k.
+[[nodiscard]] inline Tensor minifloat_thresholds(const Tensor& levels) {
+  const int64_t count = levels.size(0), zero = count / 2;
+  Tensor between = (levels.narrow(0, 0, count - 1) + levels.narrow(0, 1, count - 1)) / 2;  // (K − 1), exact
+  const Tensor upper = (at::arange(1, count) - zero).remainder(2).eq(0);                   // the upper neighbour is even and takes the tie
+  return at::where(upper, at::nextafter(between, at::full_like(between, -std::numeric_limits<double>::infinity())), between).contiguous();
 }
 
 /// x in a format that has no scale, fixed point or minifloat.

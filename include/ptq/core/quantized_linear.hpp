@@ -59,9 +59,9 @@ struct QuantizedLinear {
     return correction.defined() ? w + at::mm(correction.a, correction.b).t().to(w.scalar_type()) : w;
   }
 
-  /// Scale 32 bits, or a shared exponent of 8, or nothing in fixed point; zero point the weight's bits while all lie in the code range,
-  /// else 32, none when symmetric; a permutation ⌈log₂ in⌉ bits a column. Levels of a codebook their stored width, kept entries value, row
-  /// and one pointer a column beside the code that stays in its place. Format none counts `dense_bits` a weight.
+  /// Scale 32 bits, or a shared exponent of 8, or nothing where the format has no scale; zero point the weight's bits while all lie in the
+  /// code range, else 32, none when symmetric; a permutation ⌈log₂ in⌉ bits a column. Levels of a codebook their stored width, kept entries
+  /// value, row and one pointer a column beside the code that stays in its place. Format none counts `dense_bits` a weight.
   [[nodiscard]] BitCount bits(double dense_bits = 16) const {
     BitCount count;
     if (!quantized()) {
@@ -82,7 +82,7 @@ struct QuantizedLinear {
       const int64_t rows = (grid.scale.size(0) + grid.scheme.group_rows - 1) / grid.scheme.group_rows;
       count.grid = 8.0 * static_cast<double>(rows * grid.groups());
     }
-    if (grid.scheme.kind == NumberKind::fixed) {
+    if (!grid.scheme.scaled()) {
       count.grid = 0;
     } else if (!grid.scheme.symmetric) {
       const bool inside = (grid.zero.ge(grid.lowest) & grid.zero.le(grid.highest)).all().item<bool>();

@@ -31,17 +31,18 @@ struct NameTable<Range> {
       "gptq", "awrq_activation", "flexround", "flexround_activation", "omni", "omni_no_zero_point", "absmax", "mx", "mx_ceil"};
 };
 
-/// Where the scale comes from: `integer` from the data; `fixed`: there is none but 2^−fraction; `minifloat`: a floating point format of few
-/// bits, which has none.
+/// What codes stand for: `integer`: themselves, times a scale from the data; `fixed`: themselves, times 2^−fraction; `minifloat`: the
+/// values of a floating point format of few bits, times a scale where the format names what shares one.
 enum class NumberKind { integer, fixed, minifloat };
 
 /// An integer format of 2 to 8 bits, one whose scales are powers of two (mxint), fixed point, minifloat, or none (floating point).
+/// A minifloat without a scale keeps Range::gptq, one with scales has Range::absmax, or Range::mx where they are powers of two.
 struct Scheme {
   int bits = 0;  ///< 0: not quantized
   bool symmetric = false;
   Granularity granularity = Granularity::channel;
   int64_t group = 0;       ///< columns of a group, for Granularity::group
-  int64_t group_rows = 1;  ///< rows of a group; more than one for mxint weights only
+  int64_t group_rows = 1;  ///< rows of a group; more than one for weights that share exponents only
   Range range = Range::gptq;
   bool search = false;      ///< fit the range by the exponent-2.4 search of its convention (gptq, flexround) instead of min-max
   bool calibrated = false;  ///< activations only: one static range per tensor, from calibration
@@ -53,10 +54,12 @@ struct Scheme {
   [[nodiscard]] bool active() const { return bits != 0; }
   /// Whether scales are powers of two, stored as exponents of 8 bits (block floating point); the last group of a row may then be short.
   [[nodiscard]] bool block_float() const { return range == Range::mx || range == Range::mx_ceil; }
+  /// Whether scales follow from the data.
+  [[nodiscard]] bool scaled() const { return kind == NumberKind::integer || (kind == NumberKind::minifloat && range != Range::gptq); }
   bool operator==(const Scheme&) const = default;
 
   /// "none", or "int4:g64", "int8:token:sym", "int4:channel:range=omni:search", "mxint4:b16", "mxint4:b4x16:ceil", "fixed8:f4",
-  /// "fixed8:f7:unsigned", "float8:e4", "float8:e4:bias15". Refuses, naming `what`, anything else.
+  /// "fixed8:f7:unsigned", "float8:e4", "float8:e4:bias15", "float4:e2:g32", "float4:e2:b32". Refuses, naming `what`, anything else.
   static Scheme parse(std::string_view text, const std::string& what, Role role);
 
   /// Reads back as the same value, whatever the role.
@@ -76,34 +79,50 @@ inline Range usual_range(const Scheme& s, Role role) {
 
 inline bool digits(std::string_view t) { return !t.empty() && t.find_first_not_of("0123456789") == std::string_view::npos; }
 
+/// Refuses a second choice of what shares a scale.
+inline void choose_once(bool& chosen, const std::string& part, std::string_view text, const std::string& what) {
+  if (chosen) refuse(what, ": '", part, "' in '", std::string(text), "' says a second time what shares a scale");
+  chosen = true;
+}
+
+/// Reads "b16" or "b4x16" (rows x columns) into the group of `s`; false: it is neither. Rows are refused where a token would see later
+/// ones.
+inline bool parse_blocks(std::string_view p, const std::string& what, Role role, Scheme& s) {
+  const std::string_view sizes = p.substr(p.empty() ? 0 : 1);
+  const size_t times = sizes.find('x');
+  if (!p.starts_with('b') || !(digits(sizes) || (times != sizes.npos && digits(sizes.substr(0, times)) && digits(sizes.substr(times + 1)))))
+    return false;
+  s.granularity = Granularity::group;
+  if (times != sizes.npos) s.group_rows = parse_integer<int64_t>(sizes.substr(0, times), what, 1, int64_t{1} << 30);
+  s.group = parse_integer<int64_t>(times == sizes.npos ? sizes : sizes.substr(times + 1), what, 1, int64_t{1} << 30);
+  if (s.group_rows > 1 && role == Role::activation)
+    refuse(what, ": blocks of ", s.group_rows, " tokens would make a token depend on later ones; use :b", s.group);
+  return true;
+}
+
 /// "mxint4", "mxint4:b16", "mxint4:b4x16" (rows x columns), "mxint4:channel", "mxint8:token", "mxint8:tensor", each also ":ceil".
 inline Scheme parse_mxint(std::string_view text, const std::string& what, Role role) {
   const auto parts = split(text, ':');
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 2, 8);
   s.symmetric = true, s.range = Range::mx, s.granularity = Granularity::group, s.group = 16;
+  bool chosen = false;
   for (size_t i = 1; i < parts.size(); ++i) {
     const std::string_view p = parts[i];
-    const std::string_view sizes = p.substr(p.empty() ? 0 : 1);
-    const size_t times = sizes.find('x');
     if (p == "ceil") {
       s.range = Range::mx_ceil;
-    } else if (p == "tensor") {
+      continue;
+    }
+    choose_once(chosen, parts[i], text, what);
+    if (p == "tensor") {
       s.granularity = Granularity::tensor, s.group = 0;
     } else if (p == (role == Role::weight ? "channel" : "token")) {
       s.granularity = role == Role::weight ? Granularity::channel : Granularity::token, s.group = 0;
-    } else if (p.starts_with('b') &&
-               (digits(sizes) || (times != sizes.npos && digits(sizes.substr(0, times)) && digits(sizes.substr(times + 1))))) {
-      s.granularity = Granularity::group;
-      if (times != sizes.npos) s.group_rows = parse_integer<int64_t>(sizes.substr(0, times), what, 1, int64_t{1} << 30);
-      s.group = parse_integer<int64_t>(times == sizes.npos ? sizes : sizes.substr(times + 1), what, 1, int64_t{1} << 30);
-    } else {
+    } else if (!parse_blocks(p, what, role, s)) {
       refuse(what, ": '", parts[i], "' in '", std::string(text), "' is none of bN, bMxN, ", role == Role::weight ? "channel" : "token",
              ", tensor, ceil");
     }
   }
-  if (s.group_rows > 1 && role == Role::activation)
-    refuse(what, ": blocks of ", s.group_rows, " tokens would make a token depend on later ones; use :b", s.group);
   return s;
 }
 
@@ -123,8 +142,9 @@ inline Scheme parse_fixed(std::string_view text, const std::string& what) {
   return s;
 }
 
-/// "float8:e4", "float8:e4:bias15": 8 bits, 4 of them the exponent.
-inline Scheme parse_minifloat(std::string_view text, const std::string& what) {
+/// "float8:e4", "float8:e4:bias15": 8 bits, 4 of them the exponent. With a scale: "float4:e2:channel", "float4:e2:g32"; one that is a power
+/// of two: "float4:e2:b32", "float4:e2:b4x16".
+inline Scheme parse_minifloat(std::string_view text, const std::string& what, Role role) {
   const auto parts = split(text, ':');
   Scheme s;
   s.bits = parse_integer<int>(std::string_view(parts[0]).substr(5), what, 3, 16);
@@ -133,10 +153,30 @@ inline Scheme parse_minifloat(std::string_view text, const std::string& what) {
     refuse(what, ": '", std::string(text), "' needs the bits of the exponent: ", parts[0], ":e4");
   s.exponent_bits = parse_integer<int>(std::string_view(parts[1]).substr(1), what, 1, std::min(8, s.bits - 2));
   s.exponent_bias = (1 << (s.exponent_bits - 1)) - 1;
+  bool chosen = false;
   for (size_t i = 2; i < parts.size(); ++i) {
-    if (!parts[i].starts_with("bias")) refuse(what, ": '", parts[i], "' in '", std::string(text), "' is not biasN");
-    s.exponent_bias = parse_integer<int>(std::string_view(parts[i]).substr(4), what, 0, 127);
+    const std::string_view p = parts[i];
+    if (p.starts_with("bias")) {
+      s.exponent_bias = parse_integer<int>(p.substr(4), what, 0, 127);
+      continue;
+    }
+    choose_once(chosen, parts[i], text, what);
+    if (p == "tensor") {
+      s.range = Range::absmax;
+    } else if (p == (role == Role::weight ? "channel" : "token")) {
+      s.range = Range::absmax, s.granularity = role == Role::weight ? Granularity::channel : Granularity::token;
+    } else if (role == Role::weight && p.starts_with('g') && digits(p.substr(1))) {
+      s.range = Range::absmax, s.granularity = Granularity::group;
+      s.group = parse_integer<int64_t>(p.substr(1), what, 1, int64_t{1} << 30);
+    } else if (parse_blocks(p, what, role, s)) {
+      s.range = Range::mx;
+    } else {
+      refuse(what, ": '", parts[i], "' in '", std::string(text), "' is none of biasN, bN, ",
+             role == Role::weight ? "bMxN, gN, channel" : "token", ", tensor");
+    }
   }
+  if (s.scaled() && s.bits > 8)
+    refuse(what, ": '", std::string(text), "' has more than 8 bits, and so no scale; write ", parts[0], ":", parts[1]);
   return s;
 }
 
@@ -147,7 +187,7 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
   const auto parts = split(text, ':');
   if (parts[0].starts_with("mxint")) return detail::parse_mxint(text, what, role);
   if (parts[0].starts_with("fixed")) return detail::parse_fixed(text, what);
-  if (parts[0].starts_with("float")) return detail::parse_minifloat(text, what);
+  if (parts[0].starts_with("float")) return detail::parse_minifloat(text, what, role);
   if (!parts[0].starts_with("int"))
     refuse(what, ": '", text, "' does not begin with none, int2 to int8, mxint2 to mxint8, fixed2 to fixed8 or float3 to float16");
   Scheme s;
@@ -193,9 +233,11 @@ inline Scheme Scheme::parse(std::string_view text, const std::string& what, Role
 inline std::string Scheme::text() const {
   if (!active()) return "none";
   if (kind == NumberKind::fixed) return cat("fixed", bits, ":f", fraction, symmetric ? "" : ":unsigned");
-  if (kind == NumberKind::minifloat)
-    return cat("float", bits, ":e", exponent_bits, exponent_bias == (1 << (exponent_bits - 1)) - 1 ? "" : cat(":bias", exponent_bias));
   std::string t = (block_float() ? "mxint" : "int") + std::to_string(bits);
+  if (kind == NumberKind::minifloat) {
+    t = cat("float", bits, ":e", exponent_bits, exponent_bias == (1 << (exponent_bits - 1)) - 1 ? "" : cat(":bias", exponent_bias));
+    if (!scaled()) return t;
+  }
   switch (granularity) {
     case Granularity::tensor:
       t += calibrated ? ":static" : ":tensor";
@@ -210,7 +252,7 @@ inline std::string Scheme::text() const {
       t += ":token";
       break;
   }
-  if (block_float()) return range == Range::mx_ceil ? t + ":ceil" : t;
+  if (kind == NumberKind::minifloat || block_float()) return range == Range::mx_ceil ? t + ":ceil" : t;
   t += symmetric ? ":sym" : ":asym";
   t += ":range=" + std::string(NameTable<Range>::names[static_cast<size_t>(range)]);
   return search ? t + ":search" : t;

@@ -65,19 +65,20 @@ namespace detail {
 
 }  // namespace detail
 
-/// Fits and rounds w with gradients, those of the range included; a searched range is a constant. w (rows, cols) → the same.
+/// Fits and rounds w with gradients, those of the range included; a searched range and the scale of a minifloat are constants. w (rows,
+/// cols) → the same.
 [[nodiscard]] inline Tensor fake_quantize_through(const Tensor& w, const Scheme& scheme) {
   if (!scheme.active()) return w;
   const Grid grid = fit_grid(w, scheme);
   const Tensor rounded = fake_quantize(w.detach(), grid);
   if (!w.requires_grad()) return rounded;
-  if (scheme.block_float()) return w + (rounded - w).detach();  // steps are powers of two, which nothing moves
+  if (scheme.block_float() || grid.levels.defined()) return w + (rounded - w).detach();  // powers of two move by leaps; nothing is clamped
   const bool whole = scheme.granularity == Granularity::tensor;
   const int64_t rows = whole ? 1 : w.size(0), groups = grid.groups();
   const Tensor x = w.reshape({rows, groups, -1}), values = rounded.view(x.sizes());
-  const Tensor y = scheme.search ? straight_through(x, values, grid.scale.unsqueeze(-1), grid.scale.unsqueeze(-1), grid.zero.unsqueeze(-1),
-                                                    grid.lowest, grid.highest)
-                                 : detail::through_range(x, values, convention(scheme), grid.scale, grid.zero);
+  const Tensor y = scheme.search || !scheme.scaled() ? straight_through(x, values, grid.scale.unsqueeze(-1), grid.scale.unsqueeze(-1),
+                                                                        grid.zero.unsqueeze(-1), grid.lowest, grid.highest)
+                                                     : detail::through_range(x, values, convention(scheme), grid.scale, grid.zero);
   return y.reshape(w.sizes());
 }
 

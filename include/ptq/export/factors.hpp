@@ -45,7 +45,7 @@ inline constexpr const char* factors_config = "factors.json";       ///< its ada
     const std::string linear = t.name.substr(head.size(), t.name.size() - head.size() - tail.size());
     ranks[linear] = t.shape.front();
     most = std::max<std::int64_t>(most, static_cast<std::int64_t>(t.shape.front()));
-    targets.insert(linear.substr(linear.rfind('.') + 1));
+    targets.insert(linear);  // whole names: a linear that needed no factors gets none
   }
   return {{"peft_type", "LORA"},       {"task_type", "CAUSAL_LM"},       {"inference_mode", true}, {"r", most},
           {"lora_alpha", most},        {"rank_pattern", ranks},          {"alpha_pattern", ranks}, {"bias", "none"},

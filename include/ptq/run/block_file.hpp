@@ -84,6 +84,11 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
   l.permuted = f.attribute<bool>(at, "permuted");
   l.codes = unpack(io::get(f, at + "/codes"), f.attribute<int64_t>(at, "columns"), format.bits);
   shaped(l.codes);
+  if (format.kind == NumberKind::minifloat) {
+    l.grid.levels = minifloat_levels(format.bits, format.exponent_bits, format.exponent_bias).to(l.grid.scale.scalar_type());
+    if (l.grid.lowest != 0 || l.grid.highest + 1 != l.grid.levels.size(0) || l.codes.max().item<int>() > l.grid.highest)
+      fail(where, ": codes lie beyond the ", l.grid.levels.size(0), " values of ", format.text());
+  }
   const int64_t groups = format.granularity == Granularity::group ? group_count(format, site.in, where) : 1;
   const int64_t rows = format.granularity == Granularity::tensor ? 1 : site.out;
   for (const Tensor& t : {l.grid.scale, l.grid.zero})

@@ -58,6 +58,8 @@ struct Claq {
   [[nodiscard]] Observed observed() const { return Observed::plain; }
 
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
+    if (scheme.active() && scheme.kind == NumberKind::minifloat)
+      return "claq chooses its own levels, a minifloat has others: write --weights int" + std::to_string(std::min(scheme.bits, 8));
     if (scheme.active() && scheme.granularity != Granularity::channel)
       return "claq fits a codebook a column: write --weights int" + std::to_string(scheme.bits) + ", without groups or :tensor";
     if (scheme.active() && (scheme.symmetric || scheme.search)) return "a codebook has no range: write --weights without :sym and :search";

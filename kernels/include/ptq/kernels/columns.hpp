@@ -23,13 +23,15 @@
 
 namespace ptq::kernels {
 
-/// Levels instead of a uniform grid: ascending, nearest wins, the smaller of two equally near. With Grid::scale: levels times scale.
+/// Levels instead of a uniform grid: ascending, nearest wins, the smaller of two equally near, or as `thresholds` say. With Grid::scale:
+/// levels times scale.
 template <class T>
 struct Table {
   const T* levels = nullptr;            ///< column j: levels[j * stride ...]
   std::ptrdiff_t stride = 0;            ///< 0: one table for all columns
   const std::int32_t* sizes = nullptr;  ///< levels of each column, 1 to 256; null: `size` each
   std::int32_t size = 0;
+  const T* thresholds = nullptr;  ///< of one table for all columns: level k is for coordinates above thresholds[k - 1]; null: midpoints
 };
 
 /// One block of columns; B = w.cols <= max_block_columns. Members marked optional may be left empty.
