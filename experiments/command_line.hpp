@@ -87,8 +87,9 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   };
   o.calibrate = experiment.calibrate;
   app.add_option("--model", o.model, "a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--weights", weights,
-                 "weight formats, one row each: int4:g64, int8:channel:sym, mxint4:b16, none (default " + experiment.weights + ")")
+  app.add_option(
+         "--weights", weights,
+         "weight formats, one row each: int4:g64, int8:channel:sym, mxint4:b16, float4:e2:b32, none (default " + experiment.weights + ")")
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option(

@@ -26,6 +26,10 @@ template <class P>
 inline constexpr bool owns_grid = requires {
   requires P::owns_grid;
 };  ///< a solver that makes its own levels (codebooks)
+template <class P>
+inline constexpr bool keeps_powers = requires {
+  requires P::keeps_powers;
+};  ///< a learned rounding that leaves a step alone where it is a power of two
 template <class V>
 inline constexpr bool column_solver = [] {
   if constexpr (Solver<V>) return V{}.needs().hessian;
@@ -124,10 +128,11 @@ template <class... Axes>
     if (pattern != "head") schemes.push_back(scheme);
   for (const Scheme& s : schemes) {
     Reason why;
-    if (!r.rounding.learnable().empty() && (s.block_float() || s.kind != NumberKind::integer))
-      why = (s.kind == NumberKind::minifloat ? "the values of a minifloat cannot be learned"
-                                             : "a step that is a power of two cannot be learned") +
-            ("; use an int format, not " + s.text() + ", or the rounding nearest");
+    const bool learned = !r.rounding.learnable().empty(), power = s.block_float() || s.kind == NumberKind::fixed;
+    if (learned && s.kind == NumberKind::minifloat)
+      why = "the values of a minifloat cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
+    else if (learned && power && !keeps_powers<std::remove_cvref_t<decltype(r.rounding)>>)
+      why = "a step that is a power of two cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
     r.each([&](const std::string&, const auto& policy) {
       if (why.empty()) why = detail::ask_refuses(policy, s);
     });

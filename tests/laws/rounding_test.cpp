@@ -33,7 +33,11 @@ const char* const schemes[] = {"int2",
                                "int7:g6:range=omni",
                                "int3:sym:range=omni",
                                "int4:sym:range=omni_no_zero_point",
-                               "int8:sym:range=absmax"};
+                               "int8:sym:range=absmax",
+                               "mxint4:b8",
+                               "mxint3:b7",
+                               "mxint4:b2x8",
+                               "fixed8:f4"};
 
 template <class P, class Law>
 void on_all(const Law& law) {
@@ -87,7 +91,9 @@ TEMPLATE_LIST_TEST_CASE("at its start a learned rounding is plain rounding", "[l
     if constexpr (requires { p.start_logit; }) p.start_logit = 40, state = p.start(w, scheme);  // a clip that keeps all of the range
     const Grid plain = fit_grid(w, scheme);
     const Tensor expected = fake_quantize(w, plain), mine = p.weight(state, w, scheme);
-    const Tensor steps = w / plain.scale.repeat_interleave(w.size(1) / plain.groups(), 1);  // a step may differ in its last bit
+    const int64_t each = scheme.granularity == Granularity::group ? scheme.group : 1;  // columns of a scale; 1: broadcast
+    const Tensor scale = plain.scale.repeat_interleave(each, 1).narrow(1, 0, each > 1 ? w.size(1) : plain.groups());
+    const Tensor steps = w / scale;  // a step may differ in its last bit
     const Tensor tie = ((steps - steps.floor()) - 0.5).abs().lt(1e-4);
     CHECK(at::allclose(mine.masked_fill(tie, 0), expected.masked_fill(tie, 0), 1e-5, 0));
   });

@@ -23,9 +23,13 @@ struct LogDivisor {
   std::optional<double> bound{};  ///< their sum stays within ±bound
 };
 
-/// What is learned of the grid, and its fixed zero point: {"l1" log s, "zero"}, both (rows or 1, groups).
+/// Whether the step is a power of two, which learning leaves alone: divisors alone are learned then.
+[[nodiscard]] inline bool step_stays(const Scheme& scheme) { return scheme.block_float() || scheme.kind == NumberKind::fixed; }
+
+/// What is learned of the grid, and its fixed zero point: {"l1" log s, "zero"}, both (rows or 1, groups). A step that stays is "step", s.
 [[nodiscard]] inline NamedTensors start_division(const Tensor& w, const Scheme& scheme) {
   const Grid g = fit_grid(w, scheme);
+  if (step_stays(scheme)) return {{"step", g.scale}, {"zero", g.zero}};
   return {{"l1", g.scale.log()}, {"zero", g.zero}};
 }
 
@@ -127,11 +131,12 @@ struct Division {
   }
 };
 
-[[nodiscard]] inline Division division(const Tensor& w, const Tensor& l1, const Tensor& zero, const Scheme& scheme, const LogDivisor& t) {
+/// step: its logarithm, or itself where it stays.
+[[nodiscard]] inline Division division(const Tensor& w, const Tensor& step, const Tensor& zero, const Scheme& scheme, const LogDivisor& t) {
+  const Tensor l1 = step_stays(scheme) ? step.log() : step, s = step_stays(scheme) ? step : exponentials(step);
   const auto plain = [](const Tensor& x) { return x.defined() && x.numel() > 0 ? x.detach().contiguous() : Tensor(); };
   const auto codes = kernels::code_range(convention(scheme));
-  return {plain(w),           plain(l1),       plain(t.matrix),
-          plain(t.row),       plain(t.column), {scheme, exponentials(l1), zero, {}, codes.lo, codes.hi},
+  return {plain(w),           plain(l1), plain(t.matrix), plain(t.row), plain(t.column), {scheme, s, zero, {}, codes.lo, codes.hi},
           t.bound.value_or(0)};
 }
 
@@ -170,15 +175,15 @@ struct Divide : Differentiable<Divide> {
 /// W (rows, cols) → the same. Throws where a step or a divisor is no longer a positive number.
 [[nodiscard]] inline Tensor divide_through(const Tensor& w, const NamedTensors& state, const Scheme& scheme, const LogDivisor& t) {
   const auto given = [&](const Tensor& part) { return part.defined() ? part : at::empty({0}, w.options()); };
-  return detail::Divide::apply(w, state.at("l1"), given(t.matrix), given(t.row), given(t.column), state.at("zero"), scheme,
-                               t.bound.value_or(0));
+  return detail::Divide::apply(w, state.at(step_stays(scheme) ? "step" : "l1"), given(t.matrix), given(t.row), given(t.column),
+                               state.at("zero"), scheme, t.bound.value_or(0));
 }
 
 /// The same as data: grid and whole divisor.
 [[nodiscard]] inline std::pair<Grid, Tensor> division_coordinates(const Tensor& w, const NamedTensors& state, const Scheme& scheme,
                                                                   const LogDivisor& t) {
   const c10::NoGradGuard off;
-  const detail::Division d = detail::division(w, state.at("l1"), state.at("zero"), scheme, t);
+  const detail::Division d = detail::division(w, state.at(step_stays(scheme) ? "step" : "l1"), state.at("zero"), scheme, t);
   const Tensor divisors = at::empty_like(d.w);  // (rows, cols)
   d.forward({}, divisors);
   return {d.grid, divisors};

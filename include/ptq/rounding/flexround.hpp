@@ -11,13 +11,14 @@ namespace ptq {
 /// A linear has no s4. The gradient of A grows with |W| (proposition 3.1): large weights reach farther grid points.
 struct FlexRound {
   static constexpr std::string_view tag = "flexround";
+  static constexpr bool keeps_powers = true;
 
   double rate = 3e-3;                              ///< of all that is learned
   std::optional<double> step_rate = std::nullopt;  ///< of the step alone; none: `rate`; 0: it stays
   bool row_factor = true;                          ///< s3
   std::optional<double> bound = std::nullopt;      ///< |A + ρ| at most; none: unbounded, as published
 
-  /// State: l1, zero (out or 1, groups), A (out, in), rho (out, 1).
+  /// State: l1 (or step, where it stays), zero (out or 1, groups), A (out, in), rho (out, 1).
   [[nodiscard]] NamedTensors start(const Tensor& w, const Scheme& scheme) const {
     NamedTensors state = start_division(w, scheme);
     state["A"] = at::zeros_like(w, at::MemoryFormat::Contiguous);

@@ -40,6 +40,8 @@ struct LearnedClip {
   }
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
     if (!(rate >= 0)) return "rounding.rate must not be negative, it is " + number_text(rate);
+    if (scheme.block_float() || scheme.kind != NumberKind::integer)
+      return "a learned clip needs a step that can move: an int format, not " + scheme.text();
     if (scheme.search) return "a learned clip takes the place of the search; drop :search from " + scheme.text();
     return {};
   }

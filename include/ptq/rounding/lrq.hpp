@@ -25,6 +25,7 @@ struct EnumNames<RankRule> {
 /// start.
 struct Lrq {
   static constexpr std::string_view tag = "lrq";
+  static constexpr bool keeps_powers = true;
 
   double rate = 9e-4;                              ///< of all that is learned
   std::optional<double> step_rate = std::nullopt;  ///< of the step alone; none: `rate`; 0: it stays
@@ -45,7 +46,8 @@ struct Lrq {
     return std::min<int64_t>(least >= 8192 ? 2048 : 1024, least);
   }
 
-  /// State: l1, zero (out or 1, groups), L (out, r), U (r, in), rho (out, 1), gamma (1, in); or A (out, in) in place of L, U, gamma.
+  /// State: l1 (or step, where it stays), zero (out or 1, groups), L (out, r), U (r, in), rho (out, 1), gamma (1, in); or A (out, in) in
+  /// place of L, U, gamma.
   [[nodiscard]] NamedTensors start(const Tensor& w, const Scheme& scheme) const {
     const int64_t out = w.size(0), in = w.size(1), r = rank_of(out, in);
     NamedTensors state = start_division(w, scheme);
