@@ -5,39 +5,13 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <functional>
-#include <mutex>
 #include <vector>
 
-#include <ptq/core/column_factor.hpp>
-#include <ptq/core/grid.hpp>
-#include <ptq/kernels/columns.hpp>
+#include <ptq/core/column_levels.hpp>
 
 namespace ptq {
 
-/// Levels of one or more columns in place of a uniform grid, and the entries that are kept as they are.
-struct ColumnLevels {
-  Tensor levels;  // (columns, K) ascending
-  Tensor keep;    // (columns, rows) bool; undefined: none
-};
-
-/// How grids come about while columns are rounded.
-struct ColumnGrid {
-  std::function<Grid(const Tensor& columns, const Scheme&)> fit;  ///< fits one grid a row to (rows, group) current values
-  Scheme scheme;
-  bool dynamic = false;  ///< groups are fitted when reached, on compensated weights, and are consecutive in solver order
-  bool stale = false;    ///< as published: groups smaller than a block are all fitted at the block's start
-  Tensor first_fit;      // (rows, k) what grids of the first block's groups are fitted to instead (AWRQ as released); usually undefined
-  Grid fixed;            ///< otherwise: the grid over original columns
-
-  /// Instead of all that: levels of the columns from step `step` on, given the values they hold then, (columns, rows). One column at a
-  /// time on the values it is rounded from, or `levels_ahead`: all columns of a block at its start, on the weights current there.
-  std::function<ColumnLevels(int64_t step, const Tensor& values)> levels;
-  bool levels_ahead = false;
-};
-
+/// What a run leaves.
 struct ColumnResult {
   Tensor codes;        // (rows, n) uint8, original order
   Grid grid;           ///< group_of set where groups are not consecutive original columns
@@ -48,6 +22,7 @@ struct ColumnResult {
   Tensor keep;         // (rows, n) bool, original order; undefined: no entry was kept
 };
 
+/// How a run goes.
 struct ColumnOptions {
   int64_t block = 128;
   bool keep_seen = false;
@@ -69,86 +44,6 @@ inline std::vector<int64_t> block_edges(int64_t n, int64_t block, int64_t group)
   return edges;
 }
 
-/// The state of one run in solver order; all matrices (rows, n).
-struct ColumnRun {
-  Tensor w, divisor;         // target; whole divisors or undefined
-  Tensor q, e, codes, seen;  // outputs; codes int32, seen may be undefined
-  Tensor group_of;           // (n) int32: group of each column
-  Grid grid;
-  Tensor loss;           // (n) double
-  Tensor levels, sizes;  // (n, K), (n) int32 levels before the last repeats; where levels take the place of the grid
-  Tensor keep;           // (rows, n) bool
-  Tensor e16, unit16;    // (rows, n), (n, n) bfloat16 copies of the errors so far and of M; undefined: exact
-};
-
-/// Rounds columns [begin, begin + x.size(1)) of every row; x: their compensated values, m: M of the block, unit upper triangular.
-inline void round_block(ColumnRun& run, const Tensor& x, int64_t begin, const Tensor& m) {
-  const int64_t rows = x.size(0), width = x.size(1), n = run.w.size(1);
-  const Tensor thresholds = run.grid.levels.defined() ? minifloat_thresholds(run.grid.levels) : Tensor();
-  by_scalar(x, "column rounding", [&]<class T>(T) {
-    const auto part = [&](const Tensor& t) { return kernels::View<T>{t.defined() ? t.data_ptr<T>() + begin : nullptr, rows, width, n}; };
-    kernels::ColumnBlock<T> block;
-    block.w = part(run.w);
-    block.x = view<T>(x);
-    block.m = {m.const_data_ptr<T>(), width, width, m.stride(0)};
-    if (run.levels.defined()) {
-      block.table = {run.levels.const_data_ptr<T>() + begin * run.levels.size(1), run.levels.size(1),
-                     run.sizes.const_data_ptr<int32_t>() + begin, static_cast<int32_t>(run.levels.size(1))};
-    } else {
-      block.grid = raw<T>(run.grid);
-      block.grid.g_idx = run.group_of.const_data_ptr<int32_t>() + begin;
-    }
-    if (thresholds.defined())
-      block.table = {run.grid.levels.const_data_ptr<T>(), 0, nullptr, run.grid.highest + 1, thresholds.const_data_ptr<T>()};
-    if (run.keep.defined()) block.keep = {reinterpret_cast<const uint8_t*>(run.keep.const_data_ptr<bool>()) + begin, rows, width, n};
-    if (run.divisor.defined()) block.divisor = part(run.divisor);
-    block.loss_weight = nullptr;
-    block.q = part(run.q);
-    block.e = part(run.e);
-    if (run.seen.defined()) block.seen = part(run.seen);
-    block.codes = kernels::Codes(run.codes.mutable_data_ptr<int32_t>() + begin, n);
-    const size_t bytes = kernels::column_block_workspace<T>(width);
-    std::mutex guard;
-    const int64_t grain = std::max<int64_t>(32, 16384 / width);  // a thread's share is worth waking it
-    const auto status = over_rows(rows, grain, [&](kernels::Rows mine) {
-      std::vector<std::byte> workspace(bytes);
-      std::vector<double> loss(static_cast<size_t>(width), 0.0);
-      kernels::ColumnBlock<T> share = block;
-      share.loss = loss.data();
-      const auto done = kernels::column_block(share, mine, workspace.data(), bytes);
-      const std::lock_guard lock(guard);
-      for (int64_t j = 0; j < width; ++j) run.loss.mutable_data_ptr<double>()[begin + j] += loss[static_cast<size_t>(j)];
-      return done;
-    });
-    check(status, "column rounding", x);
-  });
-}
-
-/// w + E M over the columns before `begin`: where the recursion of columns begin … end starts. (rows, end − begin)
-inline Tensor block_start(const ColumnRun& run, const ColumnFactor& factor, int64_t begin, int64_t end) {
-  const int64_t rows = run.w.size(0), n = run.w.size(1), width = end - begin;
-  Tensor x = run.w.narrow(1, begin, width).clone(at::MemoryFormat::Contiguous);
-  if (begin == 0) return x;
-  if (run.e16.defined()) return x.add_(at::mm(run.e16.narrow(1, 0, begin), run.unit16.narrow(0, 0, begin).narrow(1, begin, width)));
-  by_scalar(x, "column rounding", [&]<class T>(T) {
-    const kernels::View<const T> e{run.e.const_data_ptr<T>(), rows, begin, n};
-    const kernels::View<const T> m{factor.unit.const_data_ptr<T>() + begin, begin, width, n};
-    const auto out = mutable_view<T>(x);
-    check(over_rows(rows, 32, [&](kernels::Rows mine) { return kernels::compensate(e, m, out, mine); }), "column rounding", x);
-  });
-  return x;
-}
-
-/// The weights of columns F = begin … end while none of them is rounded, the optimum given the columns P before:
-/// W_F + E_P H_PF (H_FF)⁻¹ = W_F + (E_P M_PF) M_FF⁻¹. Only its first column is what block_start gives.
-inline Tensor current_weights(const ColumnRun& run, const ColumnFactor& factor, int64_t begin, int64_t end) {
-  const Tensor w = run.w.narrow(1, begin, end - begin);  // (rows, F)
-  if (begin == 0) return w;
-  const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (F, F)
-  return w +
-         at::linalg_solve_triangular(m, block_start(run, factor, begin, end) - w, /*upper=*/true, /*left=*/false, /*unitriangular=*/true);
-}
-
 /// Fits the grids of groups first … last − 1, which begin in the block at `begin`, on the weights current there.
 inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor& factor, int64_t begin, int64_t first, int64_t last) {
   if (first >= last) return;
@@ -159,47 +54,6 @@ inline void fit_groups(ColumnRun& run, const ColumnGrid& how, const ColumnFactor
     run.grid.scale.select(1, g).copy_(fitted.scale.select(1, 0));
     run.grid.zero.select(1, g).copy_(fitted.zero.select(1, 0));
     run.grid.lowest = fitted.lowest, run.grid.highest = fitted.highest, run.grid.levels = fitted.levels;
-  }
-}
-
-/// Takes what was chosen for columns begin …; all tables as wide as the widest, shorter ones repeat their last level.
-inline void put_levels(ColumnRun& run, int64_t begin, const ColumnLevels& chosen) {
-  const int64_t count = chosen.levels.size(0), n = run.w.size(1), k = chosen.levels.size(1);
-  if (!run.levels.defined()) run.levels = at::zeros({n, k}, run.w.options()), run.sizes = at::ones({n}, at::kInt);
-  if (k > run.levels.size(1)) {
-    const Tensor last = run.levels.narrow(1, run.levels.size(1) - 1, 1);
-    run.levels = at::cat({run.levels, last.expand({n, k - run.levels.size(1)})}, 1).contiguous();
-  }
-  by_scalar(run.w, "column rounding", [&]<class T>(T) {
-    const int64_t width = run.levels.size(1);
-    for (int64_t j = 0; j < count; ++j) {
-      const T* from = chosen.levels.const_data_ptr<T>() + j * k;
-      T* to = run.levels.mutable_data_ptr<T>() + (begin + j) * width;
-      std::fill(std::copy(from, from + k, to), to + width, from[k - 1]);
-      run.sizes.mutable_data_ptr<int32_t>()[begin + j] = static_cast<int32_t>(std::lower_bound(to, to + width, to[width - 1]) - to) + 1;
-    }
-  });
-  if (!chosen.keep.defined()) return;
-  if (!run.keep.defined()) run.keep = at::zeros(run.w.sizes(), at::kBool);
-  run.keep.narrow(1, begin, count).copy_(chosen.keep.t());
-}
-
-/// A block whose columns are rounded to levels of their own: fitted all at its start, or each when it is reached.
-inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const ColumnFactor& factor, int64_t begin, int64_t end) {
-  const Tensor x = block_start(run, factor, begin, end);                                     // (rows, width)
-  const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (width, width)
-  if (how.levels_ahead) {
-    put_levels(run, begin, how.levels(begin, current_weights(run, factor, begin, end).t().contiguous()));
-    round_block(run, x, begin, m);
-    return;
-  }
-  const Tensor one = at::ones({1, 1}, x.options());
-  for (int64_t j = 0; j < end - begin; ++j) {
-    Tensor value = x.select(1, j);  // (rows) at the block's start
-    if (j > 0) value = value + at::mv(run.e.narrow(1, begin, j), m.select(1, j).narrow(0, 0, j));
-    value = value.contiguous();
-    put_levels(run, begin + j, how.levels(begin + j, value.unsqueeze(0)));
-    round_block(run, value.unsqueeze(1), begin + j, one);
   }
 }
 
@@ -219,7 +73,7 @@ inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const C
   detail::ColumnRun run;
   run.w = reorder(target, factor.order).contiguous();
   if (options.divisor.defined()) run.divisor = reorder(options.divisor, factor.order).contiguous();
-  run.q = at::empty_like(run.w), run.e = at::empty_like(run.w), run.codes = at::empty(run.w.sizes(), at::kInt);
+  run.e = at::empty_like(run.w), run.codes = at::empty(run.w.sizes(), at::kInt);
   if (options.keep_seen) run.seen = at::empty_like(run.w);
   run.loss = at::zeros({n}, at::kDouble);
   run.grid = how.fixed;
