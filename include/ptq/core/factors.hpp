@@ -78,9 +78,10 @@ inline Tensor round_factor(const Tensor& t, const Scheme& scheme, double& bits) 
 /// The rank that a rule allows at one linear, before its errors are seen.
 [[nodiscard]] inline int64_t most_directions(const FactorRank& rule, int64_t in, int64_t out, const Scheme& format) {
   int64_t rank = std::min({rule.rank, in, out});
-  if (rule.budget > 0)
-    rank = std::min(
-        rank, static_cast<int64_t>(rule.budget * static_cast<double>(in * out) / (static_cast<double>(in + out) * factor_bits(format))));
+  if (rule.budget > 0) {
+    const double bought = rule.budget * static_cast<double>(in * out) / (static_cast<double>(in + out) * factor_bits(format));
+    if (bought < static_cast<double>(rank)) rank = static_cast<int64_t>(bought);
+  }
   return rank;
 }
 
