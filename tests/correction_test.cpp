@@ -273,6 +273,17 @@ TEST_CASE("the branch runs beside the rounded weight, on the same input, with th
   CHECK(inner * 0.37 == Approx(0.4625));
 }
 
+TEST_CASE("a budget buys whole directions, however small or large it is") {
+  const Scheme eight = Scheme::parse("mxint8:b16", "factors", Role::weight);
+  const auto most = [&](double budget) { return most_directions({.rank = 500, .budget = budget}, 64, 192, eight); };
+  CHECK(most(0) == 64);
+  CHECK(most(1) == 5);  // 64 · 192 / (8.5 · 256) = 5.65
+  CHECK(most(8.5 * 256 / (64.0 * 192) * 3) == 3);
+  CHECK(most(1e-300) == 0);
+  CHECK(most(1e300) == 64);
+  CHECK(most(std::numeric_limits<double>::max()) == 64);
+}
+
 TEST_CASE("stored bits of a corrected linear count codes, shared exponents and factors") {
   at::manual_seed(3);
   const Scheme weight = Scheme::parse("mxint4:b16", "weights", Role::weight), eight = Scheme::parse("mxint8:b16", "factors", Role::weight);

@@ -197,3 +197,26 @@ TEST_CASE("the published schedule is 5000 steps of two sequences, shuffled anew 
   CHECK(!how.activations);
   CHECK(!methods::flexround.loss.averages());
 }
+
+TEST_CASE("a step that is a power of two stays, and divisors alone choose the codes") {
+  at::manual_seed(21);
+  const Tensor w = at::randn({6, 40}, at::kDouble);
+  for (const char* text : {"mxint4:b16", "mxint3:b2x7", "fixed6:f3"}) {
+    INFO(text);
+    const Scheme scheme = Scheme::parse(text, "w", Role::weight);
+    const Grid plain = fit_grid(w, scheme);
+    const FlexRound policy;
+    NamedTensors state = policy.start(w, scheme);
+    CHECK(state.count("l1") == 0);
+    state["A"] = 0.2 * at::randn_like(w), state["rho"] = 0.1 * at::randn({6, 1}, at::kDouble);
+    const Coordinates c = policy.coordinates(state, w, scheme);
+    CHECK(at::equal(c.grid->scale, plain.scale));
+    const Tensor s =
+        scheme.kind == NumberKind::fixed ? plain.scale.expand({6, 40}) : plain.scale.repeat_interleave(scheme.group, 1).narrow(1, 0, 40);
+    const Tensor k = (w / (s * (state["A"] + state["rho"]).exp())).round().clamp(plain.lowest, plain.highest);
+    CHECK(at::equal(policy.weight(state, w, scheme), s * k));
+    CHECK(refuses(Recipe<FlexRound>{}, formats(text)).empty());
+    CHECK(refuses(Recipe<Lrq>{}, formats(text)).empty());
+    CHECK_THAT(refuses(Recipe<LearnedClip>{}, formats(text)), ContainsSubstring("int format"));
+  }
+}

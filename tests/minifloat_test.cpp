@@ -271,5 +271,8 @@ TEST_CASE("minifloat weights walk through a model and reload bit for bit; damage
       damaged.linears[0].codes[0][0] = (1 << weights(text).bits) - 1;  // one beyond the last value
       save_block(folder / "b.h5", damaged, model.layout());
       CHECK_THROWS_WITH(load_block_file(folder / "b.h5", model.layout()), Catch::Contains("beyond") && Catch::Contains("b.h5"));
+      damaged.linears[0].grid.scheme = weights("float8:e4"), damaged.linears[0].grid.scheme.bits = 12;
+      save_block(folder / "c.h5", damaged, model.layout());
+      CHECK_THROWS_WITH(load_block_file(folder / "c.h5", model.layout()), Catch::Contains("8 bits at most"));
     }
 }

@@ -70,6 +70,7 @@ inline QuantizedLinear get_linear(const io::Hdf5Reader& f, const std::string& at
     shaped(l.dense);
     return l;
   }
+  if (format.bits > 8) fail(where, ": codes of weights have 8 bits at most, the format is ", format.text());
   l.grid.scheme = format;
   if (f.exists(at + "/levels")) {
     get_levels(f, at, where, site, l);
