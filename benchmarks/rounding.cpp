@@ -116,12 +116,11 @@ void mxint(benchmark::State& state, int64_t rows, int64_t cols, bool fresh, bool
     }
   };
   c.peer = [&] { benchmark::DoNotOptimize(block_of_16(in.next(), bits)); };
-  c.error = [&] {  // in steps, against float64; values within 1e-6 of a step of a tie may fall to either side
-    const Tensor x = w.to(at::kDouble), nearest = block_of_16(x, bits);
-    const Tensor step =
-        at::exp2(at::floor(at::log2(x.view({-1, 16}).abs().amax(-1, true))) + (2 - bits)).expand({-1, 16}).reshape(x.sizes());
-    const Tensor y = latest.to(at::kDouble);
-    return (((x - y).abs() - (x - nearest).abs()).abs() / step).max().item<double>();
+  c.error = [&] {  // in steps, against float64; the ceil form saturates where a maximum counts as a power of two, which is its own affair
+    const Tensor x = w.to(at::kDouble), nearest = block_of_16(x, bits), most = x.view({-1, 16}).abs().amax(-1, true);
+    const Tensor power = at::exp2(at::floor(at::log2(most))), step = power * std::ldexp(1.0, 2 - bits);  // (blocks, 1)
+    const Tensor apart = ((x - latest.to(at::kDouble)).abs() - (x - nearest).abs()).abs().view({-1, 16}) / step;
+    return (ceil ? apart * most.gt(power * (1 + 1e-3)) : apart).max().item<double>();
   };
   c.tolerance = 1e-4 * std::ldexp(1.0, bits - 4);
   c.ceiling = far ? Ceiling::memory : Ceiling::cache, c.work = 8.0 * static_cast<double>(w.numel());
