@@ -1,6 +1,7 @@
 // The command line of every driver, read strictly: CLI11 splits it, our own parsers judge the values.
 #pragma once
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -35,7 +36,7 @@ struct Options {
   std::string dtype = "f32", bos = "default";
   Precision slots;                            ///< all but weights and activations, which are per row
   bool factors_given = false;                 ///< a format for factors or their branch, which asks for a correction
-  bool attention_given = false;               ///< else the driver's operands follow the activations
+  std::array<bool, 4> as_activations{};       ///< operands of attention whose format is that of --activations
   std::map<std::string, std::string> fields;  ///< policy fields that were given
 };
 
@@ -99,8 +100,9 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
       ->allow_extra_args(false);
   app.add_option("--outputs", outputs, "formats of outputs of linears: v=int8:token,k=int8:token")->allow_extra_args(false);
   app.add_option("--attention", attention,
-                 "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT" +
-                     (experiment.operands.empty() ? "" : " (default: " + experiment.operands + " as --activations)"))
+                 "formats of what attention multiplies: q=FORMAT,k=FORMAT,p=FORMAT,v=FORMAT; the format activations is that of "
+                 "--activations (default " +
+                     (experiment.attention.empty() ? "none" : experiment.attention) + ")")
       ->allow_extra_args(false);
   app.add_option("--bias", bias, "format of the biases of quantized linears, mxint8:b16 (default " + experiment.bias + ")");
   app.add_option("--factors", factors, "format of low-rank factors: mxint8:b16, int8:channel:sym (default " + experiment.factors + ")");
@@ -175,12 +177,12 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
     for (const auto& [key, format] : detail::assignments(text, "--outputs", {"q", "k", "v", "o"}))
       detail::put(o.slots.outputs, key == "o" ? "self_attn.o_proj" : "self_attn." + key + "_proj",
                   Scheme::parse(format, "--outputs " + key, Role::activation));
-  o.attention_given = !attention.empty();
   for (const std::string& text : attention)
     for (const auto& [key, format] : detail::assignments(text, "--attention", {"q", "k", "p", "v"}))
       for (size_t i = 0; i < Precision::operand_names.size(); ++i)
         if (Precision::operand_names[i] == key) {
-          o.slots.attention[i] = Scheme::parse(format, "--attention " + key, Role::activation);
+          o.as_activations[i] = format == "activations";
+          o.slots.attention[i] = o.as_activations[i] ? Scheme{} : Scheme::parse(format, "--attention " + key, Role::activation);
           if (o.slots.attention[i].calibrated)
             refuse("--attention ", key, ": operands of attention have no static ranges; use :token or :tensor");
         }

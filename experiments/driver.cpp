@@ -63,7 +63,8 @@ void check(const Job& job, const Transformer& model) {
   }
 }
 
-/// Rows × weight formats × activation formats, without what is refused or redundant.
+/// Rows × weight formats × activation formats, without what is redundant; an entry of a sweep that is refused is left out too, a row by
+/// name is an error.
 std::vector<Job> plan(const Experiment& experiment, const Options& o, const Transformer& model, Progress& progress) {
   std::vector<Job> jobs;
   std::set<std::string> seen;
@@ -82,17 +83,20 @@ std::vector<Job> plan(const Experiment& experiment, const Options& o, const Tran
         job.precision = o.slots;
         job.precision.weights = Scheme::parse(weights, "--weights", Role::weight);
         job.precision.activations = Scheme::parse(activations, "--activations", Role::activation);
-        if (!o.attention_given && !job.precision.activations.calibrated)
-          for (size_t i = 0; i < Precision::operand_names.size(); ++i)
-            if (experiment.operands.find(Precision::operand_names[i]) != std::string::npos)
-              job.precision.attention[i] = job.precision.activations;
+        for (size_t i = 0; i < Precision::operand_names.size(); ++i) {
+          if (!o.as_activations[i]) continue;
+          if (job.precision.activations.calibrated)
+            refuse("--attention ", Precision::operand_names[i], "=activations: operands of attention have no static ranges, so not ",
+                   job.precision.activations.text(), "; give --attention a format of its own, or none");
+          job.precision.attention[i] = job.precision.activations;
+        }
         job.stages = row.stages();
         if (!job.stages.correction->active()) job.precision.factors = job.precision.branch = {};
         corrected = corrected || job.stages.correction->active();
         job.label = with_formats(row.name.empty() ? job.stages.label : row.name, job.precision);
         job.exported = row.exported;
         const Reason no = row.refuses(job.precision);
-        if (!no.empty() && experiment.rows.size() == 1) throw Error(job.label + ": " + no, Blame::arguments);
+        if (!no.empty() && !row.swept) refuse(job.label, ": ", no);
         Reason why = no.empty() ? row.redundant(job.precision) : no;
         if (why.empty() && !seen.insert(job.label).second) why = "the same description as another row";
         if (!why.empty()) {

@@ -28,7 +28,8 @@ struct FormatTexts {
 struct Row {
   std::string name;  ///< empty: the recipe's label
   FormatTexts formats{};
-  bool exported = false;                       ///< whether --export writes this one when there are several
+  bool exported = false;  ///< whether --export writes this one when there are several
+  bool swept = false;     ///< an entry of a sweep: left out, counted and said where it cannot run; else that is an error
   std::function<std::vector<Field>()> fields;  ///< hyperparameters that options set
   std::function<Stages()> stages;              ///< the recipe as it is now
   std::function<Reason(const Precision&)> refuses;
@@ -62,11 +63,14 @@ template <class R>
   return r;
 }
 
-/// A row for every entry of a sweep that composes; what is redundant at the chosen formats is dropped, counted and said later.
+/// A row for every entry of a sweep that composes; what is refused or redundant at the chosen formats is left out, counted and said.
 template <class... Axes>
 [[nodiscard]] std::vector<Row> rows(const Sweep<Axes...>& sweep) {
   std::vector<Row> all;
-  sweep.for_each_composable([&](const auto& recipe) { all.push_back(row(recipe)); });
+  sweep.for_each_composable([&](const auto& recipe) {
+    all.push_back(row(recipe));
+    all.back().swept = true;
+  });
   return all;
 }
 
@@ -76,9 +80,8 @@ struct Experiment {
   std::vector<Row> rows;
   std::string weights = "int4:g128";
   std::string activations = "none";
-  std::string attention{};  ///< "q=int8,k=int8"
+  std::string attention{};  ///< "q=int8,k=activations": formats of what attention multiplies; `activations` is that of --activations
   std::string bias = "none", factors = "none", branch = "none";
-  std::string operands{};  ///< "qkv": what attention multiplies and rounds as activations, unless --attention is given
   std::string calibrate = "wikitext2:128x2048";  ///< the paper's calibration; --quick scales it down
   std::string evaluate = "wikitext2";
 };

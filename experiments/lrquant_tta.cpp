@@ -14,5 +14,5 @@ int main(int argc, char** argv) {
                 driver::row(methods::lrquant_tta_as_published, {}, "lrquant, tta as published")},
        .weights = "int4:channel:range=omni",
        .activations = "int4:token",
-       .operands = "qkv"});
+       .attention = "q=activations,k=activations,v=activations"});
 }

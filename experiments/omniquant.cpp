@@ -14,5 +14,5 @@ int main(int argc, char** argv) {
                 driver::row(methods::omniquant, {}, "omniquant", /*exported=*/true)},
        .weights = "int4:channel:range=omni",
        .activations = "int4:token",
-       .operands = "qkv"});
+       .attention = "q=activations,k=activations,v=activations"});
 }

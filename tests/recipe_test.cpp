@@ -60,7 +60,7 @@ TEST_CASE("a recipe is named by its parts that are not null, with the fields tha
   learned.learning.steps = 5;
   CHECK(label(learned) == "toy_divisor + mse + learning(steps=5)");
   CHECK(label(Recipe<Nearest, NoSmoothing, Mse>{.loss = {Reduce::sum}}) == "rtn");  // where nothing is learned a loss changes nothing
-  CHECK(label(Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, ToyTta>{}) == "gptq + toy_tta");
+  CHECK(label(Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, ToyTta>{}) == "gptq + mse + toy_tta");  // it decides what is kept
   CHECK(label(Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, ToyTta>{.adaptation = {0}}) == "gptq");
 }
 
@@ -117,10 +117,26 @@ TEST_CASE("what changes nothing is redundant, and says why") {
   CHECK(redundant(methods::gptq, int4).empty());
   CHECK(redundant(Recipe<ToyDivisor>{.loss = {Reduce::sum}}, int4).empty());
   CHECK_THAT(redundant(Recipe<>{.loss = {Reduce::sum}}, int4), ContainsSubstring("nothing is learned"));
-  CHECK_THAT(redundant(Recipe<Nearest, NoSmoothing, Mse, Direct, NoCorrection, ToyTta>{}, int4), ContainsSubstring("needs no data"));
+  CHECK_THAT(redundant(Recipe<Nearest, NoSmoothing, Mse, Direct, NoCorrection, ToyTta>{}, int4), ContainsSubstring("needs data"));
+  CHECK_THAT(redundant(Recipe<Nearest, NoSmoothing, Mse, Direct, Lqer, ToyTta>{}, int4), ContainsSubstring("needs data"));
+  CHECK(redundant(Recipe<Nearest, NoSmoothing, Mse, Direct, Qera, ToyTta>{}, int4).empty());  // factors are fitted to the text
   CHECK_THAT(redundant(Recipe<ToyDivisor, NoSmoothing, Mse, Direct, NoCorrection, ToyTta>{.adaptation = {0}}, int4),
              ContainsSubstring("zero steps"));
   CHECK(redundant(Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, ToyTta>{}, int4).empty());
+  // The loss decides whether what an adaptation finds is kept, although nothing is learned.
+  CHECK(redundant(Recipe<Nearest, NoSmoothing, Mse, Gptq, NoCorrection, ToyTta>{.loss = {Reduce::sum}}, int4).empty());
+}
+
+TEST_CASE("a rounding before a solver that makes its own levels is redundant, unless divisors decide or a smoothing learns with it") {
+  const Precision int4 = formats("int4");
+  CHECK_THAT(redundant(Recipe<FlexRound, NoSmoothing, Mse, Claq>{}, int4), ContainsSubstring("does not read"));
+  CHECK_THAT(redundant(Recipe<Lrq, SmoothQuant, Mse, Claq>{}, int4), ContainsSubstring("does not read"));
+  CHECK_THAT(redundant(Recipe<ToyDivisor, NoSmoothing, Mse, ToyCodebook>{}, int4), ContainsSubstring("does not read"));
+  CHECK(redundant(Recipe<FlexRound, NoSmoothing, Mse, Claq>{.solver = {.divisors = Divisors::decide}}, int4).empty());
+  CHECK(redundant(Recipe<FlexRound, LearnedLog, Mse, Claq>{}, int4).empty());
+  CHECK(redundant(Recipe<FlexRound, NoSmoothing, Mse, Gptq>{}, int4).empty());
+  CHECK_THAT(redundant(Recipe<FlexRound, NoSmoothing, Mse, Claq>{.rounding = {.rate = 0}}, int4), ContainsSubstring("does not read"));
+  CHECK(redundant(Recipe<Nearest, SmoothQuant, Mse, Claq>{}, int4).empty());
 }
 
 TEST_CASE("of several overrides the last that matches counts, and only its name reaches the head") {

@@ -5,6 +5,7 @@
 #include <ptq/loss/nlc.hpp>
 #include <ptq/loss/sum.hpp>
 #include <ptq/smoothing/learned_log.hpp>
+#include <ptq/smoothing/smoothquant.hpp>
 #include <ptq/solver/gptq.hpp>
 
 #include "catch.hpp"
@@ -173,6 +174,18 @@ TEST_CASE("where only the solver reads data, an adaptation solves again on the t
   CHECK(report.losses.empty());
   CHECK(report.kept);
   CHECK(report.after < report.before);
+  CHECK(!same(done.blocks[0], c.kept.blocks[1]));
+}
+
+TEST_CASE("a smoothing that is not learned stays through an adaptation") {
+  Recipe<Nearest, SmoothQuant, Mse, Gptq, NoCorrection, Tta> r;
+  const Calibrated c(r);
+  const AdaptedPerplexity done = c.adapted(r, c.windows);
+  CHECK(done.refits[0][0].kept);
+  for (size_t i = 0; i < 2; ++i) {
+    CHECK(at::equal(done.blocks[0].norms[i].weight, c.kept.blocks[1].norms[i].weight));
+    CHECK(!at::equal(done.blocks[0].norms[i].weight, c.model.load(1).norms[i].weight));
+  }
   CHECK(!same(done.blocks[0], c.kept.blocks[1]));
 }
 

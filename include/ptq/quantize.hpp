@@ -167,7 +167,7 @@ inline QuantizedBlock solve_block(const Stages& stages, const Transformer& model
   artefact.norms = fused.norms, artefact.input_scale = fused.input_scale;
   artefact.query_norm = fused.query_norm, artefact.key_norm = fused.key_norm;
   artefact.formats = formats;
-  if (stages.learns()) artefact.state = state.named(layout);
+  artefact.state = state.named(layout);  // an adaptation goes on from it, learned or not
   BlockParameters work = fused;
   const bool corrects_on_stream = stages.correction->active() && stages.correction->source() == Stream::quantized;
   const Needs needs = stages.solver->needs() | (corrects_on_stream ? stages.correction->needs() : Needs{});

@@ -95,7 +95,7 @@ struct QuantizedBlock {
   std::vector<Tensor> input_scale;       ///< by input group; undefined where folded or absent
   Tensor query_norm, key_norm;           // (head) or undefined
   Formats formats;
-  NamedTensors state;  ///< what was learned: "rounding.<site>.<name>", "smoothing.<name>"
+  NamedTensors state;  ///< of rounding and smoothing, learned or not: "rounding.<site>.<name>", "smoothing.<name>"
 
   [[nodiscard]] BitCount bits() const {
     BitCount all;

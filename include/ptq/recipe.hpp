@@ -1,7 +1,8 @@
 // A recipe composes one policy of each axis into a method. What cannot work does not compile, and says what to use instead.
 #pragma once
 
-#include <set>
+#include <array>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -88,15 +89,56 @@ struct Recipe {
   }
 };
 
-namespace detail {
+/// What the rules of a composition ask of one policy, its type erased: made once a policy, whatever recipes it is part of.
+struct Part {
+  std::string axis, tag, label;
+  std::vector<std::pair<std::string, std::string>> fields;  ///< hyperparameters by path: "solver.damp"
+  bool learns = false;                                      ///< by gradient
+  bool reads_data = false;                                  ///< statistics of calibration tokens
+  bool keeps_powers = false;                                ///< a rounding that learns on steps that are powers of two without moving them
+  bool ignores_rounding = false;  ///< a solver that makes its own levels and lets no divisor of the rounding choose among them
+  AdaptationScope scope = AdaptationScope::nothing;
+  int64_t steps = 0;  ///< of an adaptation
+  std::function<Reason(const Scheme&)> refuses;
+  std::function<Reason(const Precision&)> redundant;
+};
 
 template <class P>
-Reason ask_refuses(const P& policy, const Scheme& scheme) {
-  if constexpr (requires { policy.refuses(scheme); }) return policy.refuses(scheme);
-  return {};
+[[nodiscard]] Part part(const std::string& axis, const P& policy) {
+  Part p;
+  p.axis = axis, p.tag = P::tag, p.label = label(policy);
+  for (const Field& f : describe(policy, axis)) p.fields.emplace_back(f.path, f.text);
+  if constexpr (requires { policy.learnable(); }) p.learns = !policy.learnable().empty();
+  if constexpr (requires { policy.needs(); }) p.reads_data = policy.needs().any();
+  if constexpr (owns_grid<P>) {
+    p.ignores_rounding = true;
+    if constexpr (requires { policy.divisors == Divisors::ignore; }) p.ignores_rounding = policy.divisors == Divisors::ignore;
+  }
+  p.keeps_powers = keeps_powers<P>;
+  if constexpr (Adaptation<P>) p.scope = policy.scope(), p.steps = policy.steps();
+  if constexpr (requires(const Scheme& s) { policy.refuses(s); }) p.refuses = [policy](const Scheme& s) { return policy.refuses(s); };
+  if constexpr (requires(const Precision& s) { policy.redundant(s); })
+    p.redundant = [policy](const Precision& s) { return policy.redundant(s); };
+  return p;
 }
 
-}  // namespace detail
+/// A recipe as its rules see it: the six axes and how it learns.
+struct Parts {
+  Part rounding, smoothing, loss, solver, correction, adaptation, learning;
+
+  [[nodiscard]] std::array<const Part*, 7> all() const {
+    return {&rounding, &smoothing, &loss, &solver, &correction, &adaptation, &learning};
+  }
+  [[nodiscard]] bool learns() const { return rounding.learns || smoothing.learns; }
+  /// Whether the loss decides anything: what is learned, or whether what an adaptation finds is kept.
+  [[nodiscard]] bool uses_loss() const { return learns() || adaptation.steps > 0; }
+};
+
+template <class... Axes>
+[[nodiscard]] Parts parts(const Recipe<Axes...>& r) {
+  return {part("rounding", r.rounding),     part("smoothing", r.smoothing),   part("loss", r.loss),        part("solver", r.solver),
+          part("correction", r.correction), part("adaptation", r.adaptation), part("learning", r.learning)};
+}
 
 /// Whether anything is learned by gradient.
 template <class... Axes>
@@ -106,54 +148,60 @@ template <class... Axes>
 
 /// The name of a composition: its parts but the null ones, with the fields that differ from their defaults. Parts that change nothing
 /// are left out, so equal names mean equal results.
+[[nodiscard]] inline std::string label(const Parts& r) {
+  std::string all;
+  const auto add = [&](const Part& p, const std::string& null) {
+    if (p.label != null) all += (all.empty() ? "" : " + ") + p.label;
+  };
+  add(r.smoothing, label(NoSmoothing{})), add(r.rounding, label(Nearest{})), add(r.solver, label(Direct{}));
+  add(r.correction, label(NoCorrection{}));
+  if (r.uses_loss()) add(r.loss, "");
+  if (r.learns()) add(r.learning, label(Learning{}));
+  if (r.adaptation.steps > 0) add(r.adaptation, "");
+  return all.empty() ? "rtn" : all;
+}
 template <class... Axes>
 [[nodiscard]] std::string label(const Recipe<Axes...>& r) {
-  std::string all;
-  const auto add = [&](const std::string& part) { all += (all.empty() ? "" : " + ") + part; };
-  if (label(r.smoothing) != label(NoSmoothing{})) add(label(r.smoothing));
-  if (label(r.rounding) != label(Nearest{})) add(label(r.rounding));
-  if (label(r.solver) != label(Direct{})) add(label(r.solver));
-  if (label(r.correction) != label(NoCorrection{})) add(label(r.correction));
-  if (learns(r)) add(label(r.loss));
-  if (learns(r) && label(r.learning) != label(Learning{})) add(label(r.learning));
-  if (r.adaptation.steps() > 0) add(label(r.adaptation));
-  return all.empty() ? "rtn" : all;
+  return label(parts(r));
 }
 
 /// Why the recipe cannot run at this precision; empty: it can. Known before the first forward.
-template <class... Axes>
-[[nodiscard]] Reason refuses(const Recipe<Axes...>& r, const Precision& precision) {
+[[nodiscard]] inline Reason refuses(const Parts& r, const Precision& precision) {
   std::vector<Scheme> schemes{precision.weights};
   for (const auto& [pattern, scheme] : precision.overrides)
     if (pattern != "head") schemes.push_back(scheme);
   for (const Scheme& s : schemes) {
-    Reason why;
-    const bool learned = !r.rounding.learnable().empty(), power = s.block_float() || s.kind == NumberKind::fixed;
-    if (learned && s.kind == NumberKind::minifloat)
-      why = "the values of a minifloat cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
-    else if (learned && power && !keeps_powers<std::remove_cvref_t<decltype(r.rounding)>>)
-      why = "a step that is a power of two cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
-    r.each([&](const std::string&, const auto& policy) {
-      if (why.empty()) why = detail::ask_refuses(policy, s);
-    });
-    if (!why.empty()) return why;
+    const bool power = s.block_float() || s.kind == NumberKind::fixed;
+    if (r.rounding.learns && s.kind == NumberKind::minifloat)
+      return "the values of a minifloat cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
+    if (r.rounding.learns && power && !r.rounding.keeps_powers)
+      return "a step that is a power of two cannot be learned; use an int format, not " + s.text() + ", or the rounding nearest";
+    for (const Part* p : r.all())
+      if (Reason why = p->refuses ? p->refuses(s) : Reason{}; !why.empty()) return why;
   }
   return {};
 }
+template <class... Axes>
+[[nodiscard]] Reason refuses(const Recipe<Axes...>& r, const Precision& precision) {
+  return refuses(parts(r), precision);
+}
 
 /// Why the recipe gives exactly what a simpler one gives; empty: it does not.
+[[nodiscard]] inline Reason redundant(const Parts& r, const Precision& precision) {
+  if (!r.uses_loss() && r.loss.label != label(Mse{})) return "a loss where nothing is learned";
+  if (r.adaptation.scope != AdaptationScope::nothing && r.adaptation.steps == 0) return "an adaptation of zero steps";
+  if (r.adaptation.steps > 0 && !r.learns() && !r.solver.reads_data && !r.correction.reads_data)
+    return "an adaptation where nothing is learned and neither solver nor correction needs data";
+  // While a smoothing learns too, its factors follow the rounding: then it matters.
+  if (r.rounding.label != label(Nearest{}) && !r.smoothing.learns && r.solver.ignores_rounding)
+    return "a rounding that the solver, with levels of its own, does not read";
+  for (const Part* p : r.all())
+    if (Reason why = p->redundant ? p->redundant(precision) : Reason{}; !why.empty()) return why;
+  return {};
+}
 template <class... Axes>
 [[nodiscard]] Reason redundant(const Recipe<Axes...>& r, const Precision& precision) {
-  if (!learns(r) && label(r.loss) != label(Mse{})) return "a loss where nothing is learned";
-  if (r.adaptation.scope() != AdaptationScope::nothing && r.adaptation.steps() == 0) return "an adaptation of zero steps";
-  if (r.adaptation.steps() > 0 && !learns(r) && !r.solver.needs().any())
-    return "an adaptation where nothing is learned and the solver needs no data";
-  Reason why;
-  r.each([&](const std::string&, const auto& policy) {
-    if constexpr (requires { policy.redundant(precision); })
-      if (why.empty()) why = policy.redundant(precision);
-  });
-  return why;
+  return redundant(parts(r), precision);
 }
 
 }  // namespace ptq

@@ -150,10 +150,26 @@ struct Stages {
   Learning learning;
   std::string label;
   std::function<Reason(const Precision&)> refuses;               ///< why it cannot run at a precision; empty: it can
+  std::function<Reason(const Precision&)> redundant;             ///< why a simpler recipe gives the same; empty: none does
   std::vector<std::pair<std::string, std::string>> description;  ///< every axis and hyperparameter, in order
 
   [[nodiscard]] bool learns() const { return !rounding->learnable().empty() || !smoothing->learnable().empty(); }
 };
+
+namespace detail {
+
+/// All about a recipe that is no stage.
+inline void name_stages(Stages& s, Parts p) {
+  s.label = label(p);
+  for (const Part* part : p.all()) {
+    s.description.emplace_back(part->axis, part->tag);
+    s.description.insert(s.description.end(), part->fields.begin(), part->fields.end());
+  }
+  s.refuses = [p](const Precision& precision) { return refuses(p, precision); };
+  s.redundant = [p](const Precision& precision) { return redundant(p, precision); };
+}
+
+}  // namespace detail
 
 template <class R, class S, class L, class V, class C, class A>
 [[nodiscard]] Stages stages(const Recipe<R, S, L, V, C, A>& r) {
@@ -165,12 +181,7 @@ template <class R, class S, class L, class V, class C, class A>
   s.correction = std::make_shared<detail::CorrectionOf<C>>(r.correction);
   s.adaptation = std::make_shared<detail::AdaptationOf<A>>(r.adaptation);
   s.learning = r.learning;
-  s.label = label(r);
-  s.refuses = [r](const Precision& precision) { return refuses(r, precision); };
-  r.each([&](const std::string& axis, const auto& policy) {
-    s.description.emplace_back(axis, std::string(std::remove_cvref_t<decltype(policy)>::tag));
-    for (const Field& f : describe(policy, axis)) s.description.emplace_back(f.path, f.text);
-  });
+  detail::name_stages(s, parts(r));
   return s;
 }
 

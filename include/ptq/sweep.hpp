@@ -37,16 +37,15 @@ template <class R, class S, class L, class V, class C, class A>
 class Sweep {
  public:
   Sweep(R roundings, S smoothings, L losses, V solvers, C corrections, A adaptations)
-      : product_(
-            boost::hana::cartesian_product(boost::hana::make_tuple(roundings, smoothings, losses, solvers, corrections, adaptations))) {}
+      : learned_(boost::hana::cartesian_product(boost::hana::make_tuple(roundings, smoothings, losses))),
+        solved_(boost::hana::cartesian_product(boost::hana::make_tuple(solvers, corrections, adaptations))) {}
 
   /// Calls visit(recipe) for every entry whose types compose; returns how many do not.
   template <class Visit>
   int64_t for_each_composable(const Visit& visit) const {
     int64_t ill_formed = 0;
-    boost::hana::for_each(product_, [&](const auto& entry) {
-      boost::hana::unpack(entry, [&]<class Ri, class Si, class Li, class Vi, class Ci, class Ai>(const Ri& r, const Si& s, const Li& l,
-                                                                                                 const Vi& v, const Ci& c, const Ai& a) {
+    each_half(learned_, [&]<class Ri, class Si, class Li>(const Ri& r, const Si& s, const Li& l) {
+      each_half(solved_, [&]<class Vi, class Ci, class Ai>(const Vi& v, const Ci& c, const Ai& a) {
         if constexpr (composable<Ri, Vi, Ai>) {
           visit(Recipe<Ri, Si, Li, Vi, Ci, Ai>{r, s, l, v, c, a, Learning{}});
         } else {
@@ -63,21 +62,28 @@ class Sweep {
     SweepCount count;
     std::set<std::string> seen;
     count.ill_formed = for_each_composable([&](const auto& recipe) {
-      Reason why = refuses(recipe, precision);
-      if (why.empty()) why = redundant(recipe, precision);
-      if (why.empty() && !seen.insert(label(recipe)).second) why = "the same description as another entry";
-      if (!why.empty()) {
-        ++count.dropped[why];
-      } else {
-        ++count.run;
-        visit(recipe);
-      }
+      if (admitted(parts(recipe), precision, seen, count)) visit(recipe);
     });
     return count;
   }
 
  private:
-  decltype(boost::hana::cartesian_product(std::declval<boost::hana::tuple<R, S, L, V, C, A>>())) product_;
+  /// visit(a, b, c) for every entry of the product of three axes.
+  template <class Half, class Visit>
+  static void each_half(const Half& half, const Visit& visit) {
+    boost::hana::for_each(half, [&](const auto& entry) { boost::hana::unpack(entry, visit); });
+  }
+  static bool admitted(const Parts& recipe, const Precision& precision, std::set<std::string>& seen, SweepCount& count) {
+    Reason why = refuses(recipe, precision);
+    if (why.empty()) why = redundant(recipe, precision);
+    if (why.empty() && !seen.insert(label(recipe)).second) why = "the same description as another entry";
+    ++(why.empty() ? count.run : count.dropped[why]);
+    return why.empty();
+  }
+
+  // In two halves: a tuple of hundreds of entries costs the compiler gigabytes.
+  decltype(boost::hana::cartesian_product(std::declval<boost::hana::tuple<R, S, L>>())) learned_;
+  decltype(boost::hana::cartesian_product(std::declval<boost::hana::tuple<V, C, A>>())) solved_;
 };
 
 /// Axes left out keep their null object.

@@ -121,6 +121,20 @@ class Refused(Programs):
                 self.assertEqual(result.out, "")
                 self.assertEqual(files(self.folder), [])
 
+    def test_a_row_that_formats_rule_out_is_an_error_but_an_entry_of_a_sweep_is_left_out_and_said(self):
+        self.run_program("claq", *MODEL, *SMALL, "--weights", "int3,int4:g64", status=2, says="claq int4:g64: claq fits a codebook a column: write --weights int4")
+        self.run_program("flexround", *MODEL, *SMALL, "--weights", "mxint4:b16", status=2, says="flexround mxint4:b16.*power of two")
+        self.assertEqual(files(self.folder), [])
+        swept = self.run_program("ablation_solvers", *MODEL, *SMALL, "--weights", "int4:g64", "--activations", "int8", "--dry-run", says="left out: claq int4:g64.* and 1 more: claq fits a codebook a column")
+        self.assertIn("gptq", swept.out)
+        self.assertNotIn("claq", swept.out)
+
+    def test_operands_of_attention_follow_the_activations_only_where_those_have_no_static_ranges(self):
+        options = [*MODEL, *SMALL, "--activations", "int8:static"]
+        self.run_program("lrquant", *options, status=2, says="--attention q=activations: .*static.*a format of its own, or none")
+        self.assertEqual(files(self.folder), [])
+        self.run_program("lrquant", *options, "--attention", "q=none,k=int8", "--dry-run")
+
     def test_a_model_must_be_named(self):
         self.run_program("gptq", *SMALL, status=2, says="--model")
         self.run_program("gptq", "--model", "", *SMALL, status=2)
@@ -195,6 +209,16 @@ class Accepted(Programs):
         for path, value in fields.items():
             self.assertEqual(run["description"][path], value)
         self.assertIn("damp=0.05", run["label"])
+
+    def test_operands_of_attention_may_follow_the_activations(self):
+        runs = self.figures("rtn", *MODEL, *SMALL, "--activations", "int8:token,int6:token", "--attention", "k=activations,v=int4:token")
+        self.assertEqual(len(runs), 3)
+        for run, bits in zip(runs[1:], (8, 6)):
+            given = {name: run["precision"][f"attention.{name}"] for name in "qkpv"}
+            self.assertEqual(given["k"], run["precision"]["activations"])
+            self.assertRegex(given["k"], f"^int{bits}:token")
+            self.assertRegex(given["v"], "^int4:token")
+            self.assertEqual((given["q"], given["p"]), ("none", "none"))
 
     def test_the_cached_and_the_computed_stream_give_the_same_figures(self):
         for program, options in (("gptq", ["--weights", "int3:g64"]), ("smoothquant", [])):

@@ -123,7 +123,8 @@ inline void require_same_formats(const QuantizedBlock& before, const QuantizedBl
     for (const Site& site : layout.sites) schemes.push_back(walk.precision.weight(cat("blocks.", block, ".", site.name)));
     Formats formats = before.formats;
     if (literal) formats = formats_of({}, layout, static_cast<int>(block));
-    if (stages.learns() && before.state.empty()) fail(place, ": the committed block holds nothing that was learned");
+    if (before.state.empty() && (stages.learns() || stages.smoothing->needs().any()))
+      fail(place, ": the committed block does not hold what its smoothing and rounding were; quantize again");
     BlockState state = literal ? detail::identity_state(stages, layout, loaded, schemes) : detail::calibrated_state(before, layout);
     const Tensor own = detail::float_output(model, block, loaded, x);                         // (N, T, hidden)
     const Tensor target = how.input == RefitInput::full_teacher ? text.teacher(block) : own;  // (N, T, hidden)
