@@ -107,14 +107,11 @@ TEST_CASE("the product of the six axes: 324 recipes, each runs by its laws, is r
   check_product(product, setting("weights and activations", Family::llama, "int4:channel", "int8:token"), 324);
 }
 
-TEST_CASE("a power-of-two grid: what is learned and what has levels of its own is refused, the rest of the product runs") {
-  check_product(whole_product(), setting("block floating point", Family::llama, "mxint4:b16", "mxint8:b16"), 324);
-}
-
-TEST_CASE("corrections compose with every solver and rounding") {
+TEST_CASE("corrections compose with every solver and rounding, on grids a row, a group, or a shared exponent") {
   const Product product = correction_product();
   CHECK(product.ill_formed == 4);  // learned clipping of codebooks
   check_product(product, setting("corrections, weights alone", Family::llama, "int3:channel", "none"), 80);
   check_product(product, setting("corrections, OPT, weights and activations", Family::opt, "int4:channel", "int8:token"), 80);
   check_product(product, setting("corrections, groups", Family::llama, "int4:g16", "int8:token"), 80);
+  check_product(product, setting("corrections, block floating point", Family::llama, "mxint4:b16", "mxint8:b16"), 80);
 }
