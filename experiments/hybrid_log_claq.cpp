@@ -11,14 +11,17 @@ int main(int argc, char** argv) {
 
   Recipe<Nearest, LearnedLog, Sum<Mse, Nlc>, Claq> hybrid{.smoothing = smoothing, .learning = learning};
   Recipe<Nearest, LearnedLog, Mse, Claq> squared_error{.smoothing = smoothing, .learning = learning};
+  Recipe<Nearest, LearnedLog, Sum<Mse, Nlc>, Gptq> on_a_grid{
+      .smoothing = smoothing, .solver = methods::gptq_act_order.solver, .learning = learning};
   Recipe<Nearest, LearnedLog, Sum<Mse, Nlc>> learned{.smoothing = smoothing, .learning = learning};
   using driver::row;
-  return driver::run(argc, argv,
-                     {.about = "Learned logarithmic smoothing under squared error and cosine, then CLAQ; and their parts",
-                      .rows = {row(methods::rtn), row(methods::claq, {}, "claq"), row(learned, {}, "log, mse + nlc"),
-                               row(Recipe<Nearest, StaticLog, Mse, Claq>{}, {}, "log not learned + claq"),
-                               row(squared_error, {}, "log, mse + claq"), row(hybrid, {}, "log, mse + nlc, claq", /*exported=*/true)},
-                      .weights = "int4:channel:range=omni",
-                      .activations = "int4:token",
-                      .attention = "q=activations,k=activations,v=activations"});
+  return driver::run(
+      argc, argv,
+      {.about = "Learned logarithmic smoothing under squared error and cosine, then CLAQ; and their parts",
+       .rows = {row(methods::rtn), row(methods::claq, {}, "claq"), row(learned, {}, "log, mse + nlc"),
+                row(on_a_grid, {}, "log, mse + nlc, gptq"), row(Recipe<Nearest, StaticLog, Mse, Claq>{}, {}, "log not learned + claq"),
+                row(squared_error, {}, "log, mse + claq"), row(hybrid, {}, "log, mse + nlc, claq", /*exported=*/true)},
+       .weights = "int4:channel:range=omni",
+       .activations = "int4:token",
+       .attention = "q=activations,k=activations,v=activations"});
 }
