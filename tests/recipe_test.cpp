@@ -137,6 +137,11 @@ TEST_CASE("a rounding before a solver that makes its own levels is redundant, un
   CHECK(redundant(Recipe<FlexRound, NoSmoothing, Mse, Gptq>{}, int4).empty());
   CHECK_THAT(redundant(Recipe<FlexRound, NoSmoothing, Mse, Claq>{.rounding = {.rate = 0}}, int4), ContainsSubstring("does not read"));
   CHECK(redundant(Recipe<Nearest, SmoothQuant, Mse, Claq>{}, int4).empty());
+  // Steps that are powers of two stay, and a column solver reads nothing but steps.
+  const Precision powers = formats("mxint4:b16");
+  CHECK_THAT(redundant(Recipe<FlexRound, NoSmoothing, Mse, Gptq>{}, powers), ContainsSubstring("steps that stay"));
+  CHECK(redundant(Recipe<FlexRound, NoSmoothing, Mse, Gptq>{.solver = {.divisors = Divisors::decide}}, powers).empty());
+  CHECK(redundant(Recipe<FlexRound>{}, powers).empty());
 }
 
 TEST_CASE("of several overrides the last that matches counts, and only its name reaches the head") {

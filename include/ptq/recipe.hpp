@@ -1,6 +1,7 @@
 // A recipe composes one policy of each axis into a method. What cannot work does not compile, and says what to use instead.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <string>
@@ -96,7 +97,8 @@ struct Part {
   bool learns = false;                                      ///< by gradient
   bool reads_data = false;                                  ///< statistics of calibration tokens
   bool keeps_powers = false;                                ///< a rounding that learns on steps that are powers of two without moving them
-  bool ignores_rounding = false;  ///< a solver that makes its own levels and lets no divisor of the rounding choose among them
+  bool owns_grid = false;                                   ///< a solver that makes its own levels
+  bool ignores_divisors = false;                            ///< a solver that lets no divisor of the rounding choose codes
   AdaptationScope scope = AdaptationScope::nothing;
   int64_t steps = 0;  ///< of an adaptation
   std::function<Reason(const Scheme&)> refuses;
@@ -110,11 +112,9 @@ template <class P>
   for (const Field& f : describe(policy, axis)) p.fields.emplace_back(f.path, f.text);
   if constexpr (requires { policy.learnable(); }) p.learns = !policy.learnable().empty();
   if constexpr (requires { policy.needs(); }) p.reads_data = policy.needs().any();
-  if constexpr (owns_grid<P>) {
-    p.ignores_rounding = true;
-    if constexpr (requires { policy.divisors == Divisors::ignore; }) p.ignores_rounding = policy.divisors == Divisors::ignore;
-  }
-  p.keeps_powers = keeps_powers<P>;
+  p.owns_grid = owns_grid<P>, p.keeps_powers = keeps_powers<P>;
+  p.ignores_divisors = owns_grid<P>;
+  if constexpr (requires { policy.divisors == Divisors::ignore; }) p.ignores_divisors = policy.divisors == Divisors::ignore;
   if constexpr (Adaptation<P>) p.scope = policy.scope(), p.steps = policy.steps();
   if constexpr (requires(const Scheme& s) { policy.refuses(s); }) p.refuses = [policy](const Scheme& s) { return policy.refuses(s); };
   if constexpr (requires(const Precision& s) { policy.redundant(s); })
@@ -186,6 +186,13 @@ template <class... Axes>
   return refuses(parts(r), precision);
 }
 
+/// Whether every weight of a block is on steps that are powers of two.
+[[nodiscard]] inline bool powers_of_two(const Precision& precision) {
+  const auto power = [](const Scheme& s) { return !s.active() || s.block_float() || s.kind == NumberKind::fixed; };
+  return power(precision.weights) && std::all_of(precision.overrides.begin(), precision.overrides.end(),
+                                                 [&](const auto& o) { return o.first == "head" || power(o.second); });
+}
+
 /// Why the recipe gives exactly what a simpler one gives; empty: it does not.
 [[nodiscard]] inline Reason redundant(const Parts& r, const Precision& precision) {
   if (!r.uses_loss() && r.loss.label != label(Mse{})) return "a loss where nothing is learned";
@@ -193,8 +200,11 @@ template <class... Axes>
   if (r.adaptation.steps > 0 && !r.learns() && !r.solver.reads_data && !r.correction.reads_data)
     return "an adaptation where nothing is learned and neither solver nor correction needs data";
   // While a smoothing learns too, its factors follow the rounding: then it matters.
-  if (r.rounding.label != label(Nearest{}) && !r.smoothing.learns && r.solver.ignores_rounding)
-    return "a rounding that the solver, with levels of its own, does not read";
+  if (r.rounding.label != label(Nearest{}) && !r.smoothing.learns && r.solver.ignores_divisors) {
+    if (r.solver.owns_grid) return "a rounding that the solver, with levels of its own, does not read";
+    if (r.rounding.keeps_powers && powers_of_two(precision))
+      return "a rounding on steps that stay, whose divisors the solver does not read";
+  }
   for (const Part* p : r.all())
     if (Reason why = p->redundant ? p->redundant(precision) : Reason{}; !why.empty()) return why;
   return {};

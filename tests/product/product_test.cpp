@@ -20,6 +20,7 @@ Tags simpler(const Tags& tags, const Reason& why) {
   if (why == "a loss where nothing is learned") return with(tags, 2, "mse");
   if (why == "AWRQ without rounded activations is GPTQ") return with(tags, 3, "gptq");
   if (why == "a rounding that the solver, with levels of its own, does not read") return with(tags, 0, "nearest");
+  if (why == "a rounding on steps that stay, whose divisors the solver does not read") return with(tags, 0, "nearest");
   FAIL("no simpler recipe is known for the reason: " << why);
   return tags;
 }

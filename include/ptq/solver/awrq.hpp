@@ -51,7 +51,10 @@ struct Awrq {
 
   /// Factor of H, shared by the linears of an input group. group: columns that a group-aware order keeps together.
   [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place, int64_t group = 0) const {
-    const Tensor h = stats.hessian / static_cast<double>(std::max<int64_t>(1, stats.sequences));
+    const auto n = static_cast<double>(std::max<int64_t>(1, stats.sequences));
+    // Where no input is rounded the problem is GPTQ's; on H scaled as there, not a bit of its codes differs.
+    const bool rounded = !stats.cross.defined() || stats.cross.any().item<bool>();
+    const Tensor h = rounded ? stats.hessian / n : stats.hessian * (2.0 / n);
     return factorise(
         h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
   }
