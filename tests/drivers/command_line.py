@@ -123,7 +123,7 @@ class Refused(Programs):
 
     def test_a_row_that_formats_rule_out_is_an_error_but_an_entry_of_a_sweep_is_left_out_and_said(self):
         self.run_program("claq", *MODEL, *SMALL, "--weights", "int3,int4:g64", status=2, says="claq int4:g64: claq fits a codebook a column: write --weights int4")
-        self.run_program("flexround", *MODEL, *SMALL, "--weights", "mxint4:b16", status=2, says="flexround mxint4:b16.*power of two")
+        self.run_program("lrquant", *MODEL, *SMALL, "--weights", "mxint4:b16", status=2, says="lrquant, not learned mxint4:b16.*: a learned clip needs a step that can move")
         self.assertEqual(files(self.folder), [])
         swept = self.run_program("ablation_solvers", *MODEL, *SMALL, "--weights", "int4:g64", "--activations", "int8", "--dry-run", says="left out: claq int4:g64.* and 1 more: claq fits a codebook a column")
         self.assertIn("gptq", swept.out)
