@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 
+#include <ptq/core/affine.hpp>
 #include <ptq/core/division.hpp>
 #include <ptq/core/minimize.hpp>
 
@@ -16,7 +17,7 @@ namespace {
 using namespace ptq;
 using namespace ptq::bench;
 
-/// Kingma and Ba, arXiv 1412.6980, algorithm 1, in tensor operations.
+/// Kingma and Ba, arXiv 1412.6980, algorithm 1, by the tensor operations of libtorch's own optimizer, torch::optim::Adam.
 struct Composite {
   Tensor p, m, v;
   int64_t t = 0;
@@ -134,6 +135,34 @@ void division(benchmark::State& state, int64_t n, bool columns, bool given) {
   measure(state, c);
 }
 
+/// LRQ's three products: L U, and from the gradient G of that, G Uᵀ and Lᵀ G.
+void factor_products(benchmark::State& state, int64_t n, int64_t rank) {
+  struct Factors {
+    Tensor l, u, upstream;
+  };
+  const auto f = std::make_shared<Factors>(Factors{at::randn({n, rank}), at::randn({rank, n}), at::randn({n, n})});
+  f->l.requires_grad_(true), f->u.requires_grad_(true);
+  const auto run = [=](const auto& multiply) {
+    const c10::AutoGradMode on(true);
+    f->l.mutable_grad().reset(), f->u.mutable_grad().reset();
+    multiply().backward(f->upstream);
+  };
+  Case c;
+  c.ours = [=] { run([&] { return affine(f->l, f->u.t()); }); };
+  c.peer = [=] { run([&] { return at::mm(f->l, f->u); }); };
+  c.error = [=] {
+    const c10::NoGradGuard off;
+    const auto wide = [](const Tensor& t) { return t.to(at::kDouble); };
+    const Tensor l = at::mm(wide(f->upstream).narrow(0, 0, 64), wide(f->u).t()),
+                 u = at::mm(wide(f->l).t().narrow(0, 0, 64), wide(f->upstream));
+    const auto off_by = [](const Tensor& a, const Tensor& b) { return ((a.narrow(0, 0, 64) - b).norm() / b.norm()).item<double>(); };
+    return std::max(off_by(f->l.grad(), l), off_by(f->u.grad(), u));
+  };
+  c.tolerance = 1e-5;
+  c.ceiling = Ceiling::multiply, c.work = 6.0 * static_cast<double>(n * n * rank), c.roof_goal = 0.8;
+  measure(state, c);
+}
+
 }  // namespace
 
 void register_learning() {
@@ -141,6 +170,8 @@ void register_learning() {
   add("learning/flexround_fresh/4096x4096/dram", [](benchmark::State& s) { division(s, 4096, false, false); });
   add("learning/flexround_fresh/1024x1024/cache/quick", [](benchmark::State& s) { division(s, 1024, false, false); });
   add("learning/lrq_elements_given/4096x4096/dram", [](benchmark::State& s) { division(s, 4096, true, true); });
+  add(
+      "learning/lrq_products/4096x4096_1024/multiply", [](benchmark::State& s) { factor_products(s, 4096, 1024); }, 3);
   add("learning/adam/1024x1024/cache/quick", [](benchmark::State& s) { adam(s, 1024); });
   add("learning/adam/4096x4096/dram", [](benchmark::State& s) { adam(s, 4096); });
 }

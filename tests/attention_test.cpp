@@ -225,3 +225,19 @@ TEST_CASE("rotation turns element i with element i + d/2, so that products depen
   CHECK(product(9, 4) == Approx(product(7, 2)).epsilon(1e-12));
   CHECK(std::abs(product(9, 4) - product(9, 3)) > 1e-6);
 }
+
+TEST_CASE("under gradient, float32 attention and its gradients are those of float64 to rounding, in tiles and with shared heads") {
+  const int64_t heads = 6, kv = GENERATE(1, 2, 6), tokens = GENERATE(1, 17, 700);
+  const auto [q, k, v] = random_operands(2, heads, kv, tokens, 8, at::kDouble);
+  const Tensor weights = at::randn({2, heads, tokens, 8}, at::kDouble);
+  const auto run = [&](at::ScalarType dtype) {
+    OnlyOperands ops = dtype == at::kDouble ? chunked() : passing();
+    std::vector<Tensor> all{q.to(dtype, false, true), k.to(dtype, false, true), v.to(dtype, false, true)};
+    for (Tensor& t : all) t.requires_grad_();
+    const Tensor y = attention(all[0], all[1], all[2], {}, 0.4, ops);
+    (y * weights.to(dtype)).sum().backward();
+    return std::vector<Tensor>{y.detach(), all[0].grad(), all[1].grad(), all[2].grad()};
+  };
+  const std::vector<Tensor> narrow = run(at::kFloat), wide = run(at::kDouble);
+  for (size_t i = 0; i < wide.size(); ++i) CHECK(distance(narrow[i], wide[i]) <= 2e-6 * std::max(1.0, wide[i].abs().max().item<double>()));
+}

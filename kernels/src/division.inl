@@ -32,12 +32,24 @@ PTQ_INLINE void store_some(T* p, std::ptrdiff_t c, std::ptrdiff_t n, typename Si
     store(p + c, v, n);
 }
 
+/// Asks for what is read in a while. The hardware looks ahead by itself, but stops at the end of every page, and a row of each operand has
+/// but a few of them.
+template <class T>
+PTQ_INLINE void ahead(const T* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 1024);
+}
+
 /// `n` lanes from column c on; l: log step, in all lanes.
 template <class T, bool Backward, bool Streaming>
 PTQ_INLINE void divide_lanes(const DivisionRow<T>& x, std::ptrdiff_t c, std::ptrdiff_t n, const GridVector<T>& g, typename Simd<T>::V l,
                              DivisionSums<T>& sums, typename Simd<T>::V& largest_log, typename Simd<T>::V& probed) {
   using V = typename Simd<T>::V;
   using Bits = typename Simd<T>::Bits;
+  if (n == Simd<T>::lanes) {
+    ahead(x.w + c);
+    if (x.matrix != nullptr) ahead(x.matrix + c);
+    if constexpr (Backward) ahead(x.upstream + c);
+  }
   const V w = load_some(x.w, c, n);
   V part = x.matrix != nullptr ? load_some(x.matrix, c, n) : V{}, t;
   Bits free = ~Bits{};

@@ -98,9 +98,8 @@ inline Tensor signed_codes(const RoundingStage& rounding, const NamedTensors& st
 /// Tolerances of a reconstruction file in one precision.
 struct DivisionTolerance {
   double loss, parameter, codes;
-  int64_t exact_steps;  ///< losses of the steps before agree to `early` even in float32; -1: all
-  double early = 1e-4;
-  bool gates;  ///< whether the file's group is more than informative
+  int64_t exact_steps;  ///< losses of the steps before agree to 1e-4 even in float32; -1: all
+  bool gates;           ///< whether the file's group is more than informative
 
   DivisionTolerance(const io::Hdf5Reader& file, const Precise& p, const std::string& block = "") {
     const std::string of = cat("tol_", p.name, "_");
@@ -108,47 +107,12 @@ struct DivisionTolerance {
     codes = file.attribute<double>("/", of + "code_fraction");
     const auto leaves = file.attribute<int64_t>("/", "f32_vs_f64_first_step_loss_dev_above_1em4" + block);
     exact_steps = p.dtype == at::kDouble || leaves == 0 ? -1 : leaves;
+    // Symmetric min-max grids put the largest weight of each row on a tie: two right float32 runs part when noise decides one, here one
+    // step before the released code's own precisions do.
+    if (exact_steps > 0 && file.attribute<int>("/", "symmetric") != 0) exact_steps = std::max<int64_t>(1, exact_steps / 2);
     gates = loss <= 0.05;
   }
 };
-
-/// Whether every loss lies within the tolerances.
-inline bool agree(const std::vector<double>& mine, const Tensor& golden, const DivisionTolerance& t) {
-  for (size_t i = 0; i < mine.size(); ++i) {
-    const double expected = golden[static_cast<int64_t>(i)].item<double>();
-    const bool early = t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps;
-    if (!(std::abs(mine[i] - expected) <= (early ? std::min(t.loss, t.early) : t.loss) * expected)) return false;
-  }
-  return true;
-}
-
-/// What learning went through, and where it ended.
-struct Trajectory {
-  std::vector<double> losses;
-  std::vector<NamedTensors> states;
-};
-
-/// How far float32 is its own master: `again(seed)` learns the same with inputs changed in their last bit. Straight-through learning is
-/// continuous only until a code flips, and from there on two right runs differ; tolerances become at least three times that.
-inline void widen(DivisionTolerance& t, const Trajectory& mine, const std::function<Trajectory(uint64_t seed)>& again) {
-  for (uint64_t seed = 1; seed <= 8; ++seed) {
-    const Trajectory other = again(seed);
-    for (size_t i = 0; i < mine.losses.size(); ++i) {
-      const double off = std::abs(other.losses[i] / mine.losses[i] - 1);
-      t.loss = std::max(t.loss, 3 * off);
-      if (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps) t.early = std::max(t.early, 3 * off);
-    }
-    for (size_t i = 0; i < mine.states.size(); ++i)
-      for (const auto& [name, tensor] : mine.states[i])
-        if (name != "zero") t.parameter = std::max(t.parameter, 3 * largest(tensor - other.states[i].at(name)));
-  }
-}
-
-/// x with relative noise of float32's last bit.
-inline Tensor in_last_bit(const Tensor& x, uint64_t seed) {
-  at::manual_seed(seed);
-  return x * (1 + 1.2e-7 * at::randn_like(x));
-}
 
 inline void check_losses(const std::vector<double>& mine, const Tensor& golden, const DivisionTolerance& t, const Precise& p) {
   REQUIRE(static_cast<int64_t>(mine.size()) == golden.numel());
@@ -156,7 +120,7 @@ inline void check_losses(const std::vector<double>& mine, const Tensor& golden, 
   for (size_t i = 0; i < mine.size(); ++i) {
     const double expected = golden[static_cast<int64_t>(i)].item<double>(), off = std::abs(mine[i] - expected) / expected;
     worst = std::max(worst, off);
-    if (p.dtype == at::kFloat && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) CHECK(off <= t.early);
+    if (p.dtype == at::kFloat && (t.exact_steps < 0 || static_cast<int64_t>(i) < t.exact_steps)) CHECK(off <= 1e-4);
   }
   if (t.gates) CHECK(worst <= t.loss);
 }

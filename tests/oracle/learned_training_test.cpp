@@ -106,10 +106,15 @@ void check_losses(const Training& c, int64_t block, const std::vector<double>& m
     CHECK(largest(off) <= c.tolerance("loss_rel"));
     return;
   }
-  // One value on the other side of a tie and two right float32 runs part; here that is another step than in the released code.
+  // The file names the step at which the released code's own two precisions part; before it losses agree to 1e-4. So they do here where
+  // weights alone are rounded. With rounded activations one value on the other side of a tie parts two right float32 runs, on another
+  // machine at another step: seen here from step 10 on, at steps 20 and 25 where the file has 49 and 29, and in a second block from its
+  // first.
   const auto exceeded = c.file->attribute<int64_t>(cat("f32/", at), "f32_vs_f64_first_step_loss_dev_above_1em4");
-  const int64_t certain = std::min<int64_t>(10, exceeded > 0 ? exceeded - 1 : golden.numel());
-  if (block == 0) CHECK(largest(off.narrow(0, 0, std::max<int64_t>(1, certain))) <= 1e-4);
+  const int64_t before = exceeded > 0 ? exceeded : golden.numel();
+  const bool activations = c.count("abits") < 16;
+  const int64_t certain = activations ? std::min<int64_t>(10, before) : before;
+  if (block == 0 || !activations) CHECK(largest(off.narrow(0, 0, certain)) <= 1e-4);
   if (c.tolerance("loss_rel") <= 0.05) CHECK(largest(off) <= c.tolerance("loss_rel"));
 }
 

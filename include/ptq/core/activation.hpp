@@ -55,16 +55,17 @@ inline Tensor scaled_minifloat(const Tensor& x, const Scheme& scheme) {
     }
   });
   if (!taught) return out.view(x.sizes());
-  const Tensor wide = x.reshape({scale.size(0), 1, -1});  // (tokens or 1, 1, n or all)
-  return detail::through_range(wide, out.view(wide.sizes()), how, scale, zero).view(x.sizes());
+  const Tensor wide = x.reshape({scale.size(0), -1});  // (tokens or 1, n or all)
+  return detail::through_range(wide, out.view(wide.sizes()), how, scale, zero, 0).view(x.sizes());
 }
 
 /// Rounds x on one fixed grid; what a static format does after calibration.
 [[nodiscard]] inline Tensor quantize_activation(const Tensor& x, const Grid& fixed) {
   const Tensor flat = x.detach().reshape({-1, x.size(-1)});  // (tokens, n)
-  const Tensor rounded = fake_quantize(flat, fixed).view(x.sizes());
-  if (!at::GradMode::is_enabled() || !x.requires_grad()) return rounded;
-  return straight_through(x, rounded, fixed.scale, fixed.scale, fixed.zero, fixed.lowest, fixed.highest);  // scale, zero (1, 1)
+  const Tensor rounded = fake_quantize(flat, fixed);
+  if (!at::GradMode::is_enabled() || !x.requires_grad()) return rounded.view(x.sizes());
+  return straight_through(x.reshape(flat.sizes()), rounded, fixed.scale, fixed.scale, fixed.zero, 0, fixed.lowest, fixed.highest)
+      .view(x.sizes());  // scale, zero (1, 1)
 }
 
 /// The grid of a static format for values between low and high.

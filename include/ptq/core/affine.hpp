@@ -37,43 +37,90 @@ inline const std::optional<c10::OperatorHandle>& onednn_linear() {
   return std::move(stack.front()).toTensor();
 }
 
+/// Factors as they are multiplied: rounded to bfloat16 where that is asked for.
+[[nodiscard]] inline Tensor as_factor(const Tensor& t, bool narrow) { return narrow ? t.to(at::kBFloat16) : t; }
+
+/// x Wᵀ + b of such factors, in float32.
+[[nodiscard]] inline Tensor factor_product(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias = {}) {
+  if (x.scalar_type() != at::kBFloat16) return onednn_affine(x, weight, bias);
+  const Tensor y = onednn_affine(x, weight).to(at::kFloat);
+  return bias ? y + *bias : y;
+}
+
 /// The same with gradients: G W for x, Gᵀ x for W, sums of G for b. An absent bias is a tensor without entries.
 struct OnednnAffine : Differentiable<OnednnAffine> {
-  static Tensor forward(Context* context, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-    context->save_for_backward({x, weight});
+  static Tensor forward(Context* context, const Tensor& x, const Tensor& weight, const Tensor& bias, bool narrow) {
+    const Tensor a = as_factor(x, narrow), w = as_factor(weight, narrow);
+    context->save_for_backward({a, w});
     context->saved_data["x"] = x.requires_grad(), context->saved_data["weight"] = weight.requires_grad();
-    context->saved_data["bias"] = bias.requires_grad();
-    return onednn_affine(x, weight, bias.numel() > 0 ? std::optional(bias) : std::nullopt);
+    context->saved_data["bias"] = bias.requires_grad(), context->saved_data["narrow"] = narrow;
+    return factor_product(a, w, bias.numel() > 0 ? std::optional(bias) : std::nullopt);
   }
   static TensorList backward(Context* context, const TensorList& upstream) {
     const TensorList kept = context->get_saved_variables();
     const Tensor &x = kept[0], &weight = kept[1];
-    const Tensor g = upstream[0].reshape({-1, weight.size(0)});  // (tokens, out)
-    TensorList all(3);
-    if (context->saved_data["x"].toBool()) all[0] = onednn_affine(g, weight.t()).view(x.sizes());
-    if (context->saved_data["weight"].toBool()) all[1] = onednn_affine(g.t(), x.reshape({-1, x.size(-1)}).t());
-    if (context->saved_data["bias"].toBool()) all[2] = g.sum(0);
+    const Tensor whole = upstream[0].reshape({-1, weight.size(0)});  // (tokens, out)
+    const Tensor g = as_factor(whole, context->saved_data["narrow"].toBool());
+    TensorList all(4);
+    if (context->saved_data["x"].toBool()) all[0] = factor_product(g, weight.t()).view(x.sizes());
+    if (context->saved_data["weight"].toBool()) all[1] = factor_product(g.t(), x.reshape({-1, x.size(-1)}).t());
+    if (context->saved_data["bias"].toBool()) all[2] = whole.sum(0);
     return all;
   }
 };
 
+/// a_i b_iᵀ for every i, without gradient.
+[[nodiscard]] inline Tensor each_product(const Tensor& a, const Tensor& b) {
+  Tensor y = at::empty({a.size(0), a.size(1), b.size(1)}, a.options());
+  for (int64_t i = 0; i < a.size(0); ++i) y[i].copy_(onednn_affine(a[i], b[i]));
+  return y;
+}
+
+/// The same with gradients: G_i b_i and G_iᵀ a_i.
+struct OnednnProducts : Differentiable<OnednnProducts> {
+  static Tensor forward(Context* context, const Tensor& a, const Tensor& b) {
+    context->save_for_backward({a, b});
+    return each_product(a, b);
+  }
+  static TensorList backward(Context* context, const TensorList& upstream) {
+    const TensorList kept = context->get_saved_variables();
+    const Tensor& g = upstream[0];  // (n, rows, columns)
+    return {each_product(g, kept[1].transpose(1, 2)), each_product(g.transpose(1, 2), kept[0].transpose(1, 2))};
+  }
+};
+
+/// Whether products under gradient round their factors to bfloat16, on this thread.
+inline thread_local bool narrow_products = false;
+
 }  // namespace detail
+
+/// While it lives, `affine` of float32 under gradient multiplies factors rounded to bfloat16, there and on the way back: sums are float32
+/// inside, results are rounded to bfloat16 once. For machines that multiply bfloat16 faster: kernels/isa.hpp.
+class NarrowProducts {
+ public:
+  explicit NarrowProducts(bool on) : before_(detail::narrow_products) { detail::narrow_products = on; }
+  ~NarrowProducts() { detail::narrow_products = before_; }
+  NarrowProducts(const NarrowProducts&) = delete;
+  NarrowProducts& operator=(const NarrowProducts&) = delete;
+
+ private:
+  bool before_;
+};
 
 /// x Wᵀ + b. x (…, in), weight (out, in), bias (out) or undefined → (…, out), of x's type. Differentiable; float32 on the CPU goes through
 /// oneDNN.
 [[nodiscard]] inline Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) {
   const std::optional<Tensor> b = bias.defined() ? std::optional(bias) : std::nullopt;
   if (!detail::onednn_takes(x, weight, bias)) return at::linear(x, weight, b);
-  if (detail::taught(x, weight, bias)) return detail::OnednnAffine::apply(x, weight, b.value_or(at::empty({0}, x.options())));
+  if (detail::taught(x, weight, bias))
+    return detail::OnednnAffine::apply(x, weight, b.value_or(at::empty({0}, x.options())), detail::narrow_products);
   return detail::onednn_affine(x, weight, b);
 }
 
 /// a_i b_iᵀ for every i. a (n, rows, k), b (n, columns, k) → (n, rows, columns); differentiable as `affine` is.
 [[nodiscard]] inline Tensor products(const Tensor& a, const Tensor& b) {
-  if (!detail::onednn_takes(a, b) || detail::taught(a, b)) return at::bmm(a, b.transpose(1, 2));
-  std::vector<Tensor> each;
-  for (int64_t i = 0; i < a.size(0); ++i) each.push_back(affine(a[i], b[i]));
-  return at::stack(each);
+  if (!detail::onednn_takes(a, b)) return at::bmm(a, b.transpose(1, 2));
+  return detail::taught(a, b) ? detail::OnednnProducts::apply(a, b) : detail::each_product(a, b);
 }
 
 }  // namespace ptq

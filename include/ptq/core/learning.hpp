@@ -8,6 +8,7 @@
 
 #include <ptq/core/describe.hpp>
 #include <ptq/core/scheme.hpp>
+#include <ptq/kernels/isa.hpp>
 
 namespace ptq {
 
@@ -41,6 +42,13 @@ struct EnumNames<LearningInput> {
   static constexpr std::array<std::string_view, 2> names{"quantized", "reference"};
 };
 
+/// In what the linears of a learned block multiply, forward and back: float32, or factors rounded to bfloat16.
+enum class LearningProducts { f32, bf16 };
+template <>
+struct EnumNames<LearningProducts> {
+  static constexpr std::array<std::string_view, 2> names{"f32", "bf16"};
+};
+
 struct Learning {
   static constexpr std::string_view tag = "learning";
 
@@ -54,6 +62,7 @@ struct Learning {
   double epsilon = 1e-8;  ///< meant for a loss summed over tokens; divided by the number of tokens when the loss averages
   double decay = 0;       ///< AdamW's weight decay
   LearningInput input = LearningInput::quantized;
+  LearningProducts products = LearningProducts::f32;  ///< bf16: about half the time of a product, where the machine has it
   bool activations = true;  ///< formats of activations and attention are on while learning; false: weights alone are rounded
   Iterate keep = Iterate::last;
   int64_t tracked = 4;   ///< sequences on which the loss is followed from the start to what is kept; 0: none
@@ -71,11 +80,13 @@ struct Learning {
     if (tracked < 0) return cat("learning.tracked must not be negative, it is ", tracked);
     if (!(growth == 0 || growth > 1)) return "learning.growth must be 0 or above 1, it is " + number_text(growth);
     if (restarts < 0 || restarts > 30) return cat("learning.restarts must lie in 0 to 30, it is ", restarts);
+    if (products == LearningProducts::bf16 && !kernels::multiplies_bfloat16())
+      return "learning.products bf16 needs a processor that multiplies bfloat16 (AVX-512 BF16 or AMX); use f32";
     if (!(decay >= 0)) return "learning.decay must not be negative, it is " + number_text(decay);
     return {};
   }
 };
 
 }  // namespace ptq
-BOOST_HANA_ADAPT_STRUCT(ptq::Learning, optimizer, steps, epochs, batch, order, schedule, beta1, beta2, epsilon, decay, input, activations,
-                        keep, tracked, growth, restarts);
+BOOST_HANA_ADAPT_STRUCT(ptq::Learning, optimizer, steps, epochs, batch, order, schedule, beta1, beta2, epsilon, decay, input, products,
+                        activations, keep, tracked, growth, restarts);

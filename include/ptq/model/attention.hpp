@@ -7,6 +7,7 @@
 
 #include <ptq/core/affine.hpp>
 #include <ptq/model/block.hpp>
+#include <ptq/model/causal_attention.hpp>
 
 namespace ptq {
 
@@ -50,6 +51,9 @@ namespace detail {
                                       Operators& ops) {  // → (batch, heads, tokens, head)
   const int64_t heads = query.size(1), tokens = query.size(2);
   const int64_t window = span.window < tokens ? span.window : 0;
+  const bool taught = detail::taught(query, key) || detail::taught(value, value);
+  if (ops.operands_pass() && window == 0 && taught && detail::onednn_takes(query, key, value))
+    return detail::CausalAttention::apply(query, key, value, scale);
   if (ops.operands_pass() && window == 0) return at::scaled_dot_product_attention(query, key, value, {}, 0.0, true, scale, true);
   const Tensor q = ops.operand(Operand::query, query), k = ops.operand(Operand::key, key), v = ops.operand(Operand::value, value);
   const int64_t chunk = span.chunk > 0 ? span.chunk : detail::query_chunk(heads, window > 0 ? std::min(tokens, 2 * window) : tokens);

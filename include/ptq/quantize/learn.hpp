@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <ptq/core/kept_memory.hpp>
 #include <ptq/core/minimize.hpp>
 #include <ptq/model/transformer.hpp>
 #include <ptq/quantized_block.hpp>
@@ -104,6 +105,7 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
   for (NamedTensors& r : state.rounding) detail::collect_groups(stages.rounding->learnable(), options.rounding_rate, r, groups);
   detail::collect_groups(stages.smoothing->learnable(), options.smoothing_rate, state.smoothing, groups);
   if (groups.empty()) return {};
+  const KeptMemory kept;
   const auto plan = detail::batches(how, x.size(0), seed + static_cast<uint64_t>(block));
   const auto steps = static_cast<int64_t>(plan.size());
   const double epsilon = stages.loss->averages() ? how.epsilon / static_cast<double>(x.size(1)) : how.epsilon;
@@ -123,7 +125,8 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
   const auto loss = [&](int64_t step) {
     if (options.on_step) options.on_step(step);
     project(state.smoothing);
-    FormatOperators ops = operators(state);
+    FormatOperators ops = operators(state);  // what rounding multiplies stays exact: it decides codes
+    const NarrowProducts narrow(how.products == LearningProducts::bf16);
     return value(ops, at::tensor(plan[static_cast<size_t>(step)]));
   };
   const int64_t batch = std::min(how.batch, x.size(0)), tracked = std::min(how.tracked, x.size(0));

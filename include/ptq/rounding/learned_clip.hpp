@@ -25,17 +25,18 @@ struct LearnedClip {
     return {{{"up", "low"}, rate}};
   }
   [[nodiscard]] Tensor weight(const NamedTensors& state, const Tensor& w, const Scheme& scheme) const {
-    const Tensor x = parts(w, scheme);  // (out or 1, groups, each)
-    const auto [low, high] = clipped(state, x);
+    const Tensor x = rows(w, scheme);  // (out or 1, columns)
+    const int64_t group = scheme.granularity == Granularity::group ? scheme.group : 0;
+    const Ranged ends = with_range(x, group);
+    const auto [low, high] = clipped(state, ends.low, ends.high);
     const Grid g = grid(low, high, scheme);
     const Tensor rounded = fake_quantize(w.detach(), g), step = range_step(convention(scheme), low, high);  // (out or 1, groups)
-    return straight_through(x, rounded.view(x.sizes()), step.unsqueeze(-1), g.scale.unsqueeze(-1), g.zero.unsqueeze(-1), g.lowest,
-                            g.highest)
-        .reshape(w.sizes());
+    return straight_through(ends.x, rounded.view(x.sizes()), step, g.scale, g.zero, group, g.lowest, g.highest).reshape(w.sizes());
   }
   [[nodiscard]] Coordinates coordinates(const NamedTensors& state, const Tensor& w, const Scheme& scheme) const {
     const c10::NoGradGuard off;
-    const auto [low, high] = clipped(state, parts(w, scheme));
+    const Tensor x = parts(w, scheme);  // (out or 1, groups, each)
+    const auto [low, high] = clipped(state, x.amin(-1), x.amax(-1));
     return {grid(low, high, scheme), {}};
   }
   [[nodiscard]] Reason refuses(const Scheme& scheme) const {
@@ -52,9 +53,15 @@ struct LearnedClip {
     if (scheme.granularity == Granularity::tensor) return w.reshape({1, 1, -1});
     return w.reshape({w.size(0), group_count(scheme, w.size(1), "weight " + shape_text(w)), -1});
   }
-  /// Both ends of the range, (out or 1, groups); an extreme that occurs twice shares its gradient.
-  [[nodiscard]] static std::pair<Tensor, Tensor> clipped(const NamedTensors& state, const Tensor& x) {
-    return {x.amin(-1) * at::sigmoid(state.at("low")), x.amax(-1) * at::sigmoid(state.at("up"))};
+  /// (out, columns), or the whole matrix as one row.
+  [[nodiscard]] static Tensor rows(const Tensor& w, const Scheme& scheme) {
+    if (scheme.granularity == Granularity::tensor) return w.reshape({1, -1});
+    (void)group_count(scheme, w.size(1), "weight " + shape_text(w));
+    return w;
+  }
+  /// Both ends of the range that is kept of [low, high], (out or 1, groups).
+  [[nodiscard]] static std::pair<Tensor, Tensor> clipped(const NamedTensors& state, const Tensor& low, const Tensor& high) {
+    return {low * at::sigmoid(state.at("low")), high * at::sigmoid(state.at("up"))};
   }
   [[nodiscard]] static Grid grid(const Tensor& low, const Tensor& high, const Scheme& scheme) {
     const auto how = convention(scheme);
