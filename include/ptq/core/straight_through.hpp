@@ -90,7 +90,7 @@ struct ThroughRounding : Differentiable<ThroughRounding> {
 /// be used once, by a function whose gradient is nobody else's.
 struct WithRange : Differentiable<WithRange> {
   static TensorList forward(Context* context, const Tensor& x, int64_t group) {  // x (rows, columns)
-    const auto [low, high] = at::aminmax(x.view({x.size(0), group == 0 ? 1 : x.size(1) / group, -1}), -1);
+    const Tensor groups = x.view({x.size(0), group == 0 ? 1 : x.size(1) / group, -1}), low = groups.amin(-1), high = groups.amax(-1);
     context->save_for_backward({x.detach(), low, high});
     context->saved_data["group"] = group;
     return {x.view(x.sizes()), low, high};
