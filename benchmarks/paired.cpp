@@ -32,7 +32,11 @@ double median(std::vector<double> x) {
 }
 
 /// Calls that make up about 10 ms, at least one.
-int repeats_for(double seconds) { return std::max(1, static_cast<int>(0.01 / std::max(seconds, 1e-7))); }
+int repeats_for(double seconds, int least = 1) { return std::max(least, static_cast<int>(0.01 / std::max(seconds, 1e-7))); }
+
+/// Copies in a row that give one rate of memory. What is held against it is called as often in a row: the first call after other work meets
+/// threads and pages that are not ready.
+constexpr int copies = 3;
 
 double copy_rate() {
   static Rotation from(at::ones({4096, 4096}), 4), to(at::ones({4096, 4096}), 4);
@@ -43,7 +47,7 @@ double copy_rate() {
     at::parallel_for(0, vectors, 1,
                      [&](int64_t begin, int64_t end) { roof::copy_past_caches(b + 16 * begin, a + 16 * begin, 16 * (end - begin)); });
   };
-  return 8.0 * static_cast<double>(n) / seconds_of(copy, 3);
+  return 8.0 * static_cast<double>(n) / seconds_of(copy, copies);
 }
 
 double cached_copy_rate(double bytes) {
@@ -124,7 +128,8 @@ void measure(benchmark::State& state, const Case& c) {
     state.SkipWithError(cat("wrong result: error ", error, " against float64, at most ", c.tolerance, " is right").c_str());
     return;
   }
-  const int repeats = repeats_for(first < 1 ? seconds_of(c.ours) : first);
+  const int least = c.ceiling == Ceiling::memory ? copies : 1;
+  const int repeats = repeats_for(first < 1 ? seconds_of(c.ours) : first, least);
   const auto [peer_threads, peer_seconds] = c.peer ? fastest_threads(c.peer, all) : std::pair{0, 0.0};
   std::vector<double> ours, ratios, roofs, of_mm;
   for (auto _ : state) {
@@ -132,7 +137,7 @@ void measure(benchmark::State& state, const Case& c) {
     state.SetIterationTime(ours.back());
     if (c.peer) {
       at::set_num_threads(peer_threads);
-      ratios.push_back(seconds_of(c.peer, repeats_for(peer_seconds)) / ours.back());
+      ratios.push_back(seconds_of(c.peer, repeats_for(peer_seconds, least)) / ours.back());
       at::set_num_threads(all);
     }
     const Probe p = probe(c);
