@@ -36,7 +36,7 @@ PTQ_INLINE void store_some(T* p, std::ptrdiff_t c, std::ptrdiff_t n, typename Si
 /// but a few of them.
 template <class T>
 PTQ_INLINE void ahead(const T* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 1024);
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
 }
 
 /// `n` lanes from column c on; l: log step, in all lanes.
