@@ -272,6 +272,11 @@ TEST_CASE("without rounded activations AWRQ is GPTQ code for code, through the w
             for (size_t i = 0; i < gptq.blocks[b].linears.size(); ++i) {
               CHECK(at::equal(gptq.blocks[b].linears[i].codes, awrq.blocks[b].linears[i].codes));
               CHECK(at::equal(gptq.blocks[b].linears[i].codes, released.blocks[b].linears[i].codes));
+              const auto &theirs = gptq.reports[b].linears[i].numbers[0], &ours = awrq.reports[b].linears[i].numbers[0];
+              CHECK(theirs.first == "loss");
+              CHECK(theirs.second > 0);
+              CHECK(ours.first == "loss");
+              CHECK(std::abs(ours.second / theirs.second - 1) < 1e-4);
             }
         }
     const Precision rounded = formats("int4", "int4:tensor");

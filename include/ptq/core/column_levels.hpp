@@ -48,8 +48,8 @@ inline void round_each_to_levels(ColumnRun& run, const ColumnGrid& how, const Te
   by_scalar(x, "column rounding", [&]<class T>(T) {
     std::vector<std::byte> workspace(kernels::column_block_workspace<T>(1));
     T* const at_value = value.data_ptr<T>();
-    const auto feed = [&](int64_t to, int64_t count, int64_t from,
-                          int64_t end) {  // errors of columns from … end − 1 into to … to + count − 1
+    // Errors of columns from … end − 1 into columns to … to + count − 1.
+    const auto feed = [&](int64_t to, int64_t count, int64_t from, int64_t end) {
       const kernels::View<const T> by{share.const_data_ptr<T>() + to * width + from, count, end - from, width};
       const kernels::View<const T> errors{e.const_data_ptr<T>() + from * rows, end - from, rows, rows};
       check(kernels::compensate<T>(by, errors, {at_value + to * rows, count, rows, rows}, {0, count}), "column rounding", x);

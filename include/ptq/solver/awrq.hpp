@@ -49,12 +49,13 @@ struct Awrq {
     return precision.activations.active() ? Reason{} : "AWRQ without rounded activations is GPTQ";
   }
 
+  /// Whether any input is rounded. Where none is the problem is GPTQ's, and on 2 H as there not a bit of its codes differs.
+  [[nodiscard]] static bool rounded(const Statistics& stats) { return !stats.cross.defined() || stats.cross.any().item<bool>(); }
+
   /// Factor of H, shared by the linears of an input group. group: columns that a group-aware order keeps together.
   [[nodiscard]] ColumnFactor factor(const Statistics& stats, const std::string& place, int64_t group = 0) const {
     const auto n = static_cast<double>(std::max<int64_t>(1, stats.sequences));
-    // Where no input is rounded the problem is GPTQ's; on H scaled as there, not a bit of its codes differs.
-    const bool rounded = !stats.cross.defined() || stats.cross.any().item<bool>();
-    const Tensor h = rounded ? stats.hessian / n : stats.hessian * (2.0 / n);
+    const Tensor h = rounded(stats) ? stats.hessian / n : stats.hessian * (2.0 / n);
     return factorise(
         h, {damp, damp_increase, as_published}, [&](const Tensor& diagonal) { return column_order(order, diagonal, group); }, place);
   }
@@ -105,7 +106,7 @@ struct Awrq {
     s.linear.grid = r.grid;
     s.linear.permuted = r.grid.group_of.defined();
     s.target = target;
-    s.report = {{"loss", r.column_loss.sum().item<double>()},
+    s.report = {{"loss", r.column_loss.sum().item<double>() / (rounded(*problem.stats) ? 1 : 2)},
                 {"damp", f.percent},
                 {"dead_columns", f.dead.sum().item<double>()},
                 {"shift", (d.norm() / problem.weight.norm().clamp_min(1e-30)).item<double>()}};
