@@ -6,6 +6,8 @@
 #include <ptq/rounding/lrq.hpp>
 #include <ptq/stages.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "catch.hpp"
@@ -76,8 +78,14 @@ Result learn(const P& policy, const Layer& layer, const std::string& format, con
   if (how.track) tracking = {[&] { return Layer::error(layer.x, policy.weight(state, layer.w, scheme) - layer.w); }, 50};
   const double epsilon = how.loss.averages() ? learning.epsilon / 256 : learning.epsilon;
   Result r;
+  const Tensor zero = state.at("zero").clone();
   r.descent = minimise(groups, learning, how.steps, epsilon, loss, "layer", tracking);
   const Tensor end = policy.weight(state, layer.w, scheme);
+  CHECK(at::equal(state.at("zero"), zero));
+  const Tensor signed_codes = end.to(at::kDouble) / state.at("l1").to(at::kDouble).exp(), u = signed_codes.round() + zero;
+  CHECK((signed_codes - signed_codes.round()).abs().max().item<double>() <= 1e-5);
+  CHECK(u.min().item<double>() >= 0);
+  CHECK(u.max().item<double>() <= (1 << scheme.bits) - 1);
   r.train = Layer::error(layer.x, end - layer.w) / Layer::error(layer.x, start - layer.w);
   r.held_out = Layer::error(layer.held_out, end - layer.w) / Layer::error(layer.held_out, start - layer.w);
   r.moved = (codes() - before).abs();
@@ -87,9 +95,106 @@ Result learn(const P& policy, const Layer& layer, const std::string& format, con
   return r;
 }
 
+double largest(const Tensor& t) { return t.abs().max().item<double>(); }
+
 Lrq lrq(int64_t rank, double rate = 1e-3) { return {.rate = rate, .ranks = RankRule::fixed, .rank = rank}; }
 
 }  // namespace
+
+TEST_CASE("at their start FlexRound and LRQ have the codes of rounding to nearest, bit for bit, ties of narrow weights included") {
+  int64_t ties = 0;
+  for (const char* text : {"int4:range=flexround", "int3:range=flexround", "int8:range=flexround", "int4:sym:range=flexround",
+                           "int3:range=flexround:search", "int4:tensor:range=flexround"})
+    for (const auto source : {at::kFloat, at::kHalf, at::kBFloat16}) {
+      INFO(text << " of weights in " << c10::toString(source));
+      at::manual_seed(11);
+      const Scheme scheme = weights(text);
+      Tensor w = 0.02 * at::randn({24, 160});
+      const int64_t levels = int64_t{1} << scheme.bits;
+      for (int64_t r = 0; r < 8; ++r) {  // halves of a step that is a power of two, over the whole range of codes
+        w[r] = (at::randint(-levels, levels - 1, {160}).to(at::kFloat) / 2) * std::ldexp(1.0, static_cast<int>(r) - 12);
+        w[r][0] = -static_cast<double>(levels) / 2 * std::ldexp(1.0, static_cast<int>(r) - 12);
+        w[r][1] = (static_cast<double>(levels) / 2 - 1) * std::ldexp(1.0, static_cast<int>(r) - 12);
+      }
+      w = w.to(source).to(at::kFloat);
+      const FlexRound flex;
+      const Lrq low{.ranks = RankRule::fixed, .rank = 5};
+      const NamedTensors one = flex.start(w, scheme), two = low.start(w, scheme);
+      const Coordinates a = flex.coordinates(one, w, scheme), b = low.coordinates(two, w, scheme);
+      const Tensor codes = quantize(w, *a.grid, a.divisor);
+      CHECK(at::equal(codes, quantize(w, *b.grid, b.divisor)));
+      CHECK(at::equal(flex.weight(one, w, scheme), low.weight(two, w, scheme)));
+      const Tensor s = a.grid->scale;  // exp(l1), in float32
+      CHECK((s.to(at::kDouble).log() - one.at("l1")).abs().max().item<double>() < 1e-6);
+      int64_t wrong = 0;
+      for (int64_t r = 0; r < w.size(0); ++r) {
+        const int64_t of = s.size(0) == 1 ? 0 : r;
+        const float step = s[of].item<float>(), *row = w[r].const_data_ptr<float>();
+        const int zero = a.grid->zero[of].item<int>();
+        if (!scheme.search && !scheme.symmetric && scheme.granularity == Granularity::channel) {  // min-max, zero within
+          const float lo = std::min(w[r].min().item<float>(), 0.0f), hi = std::max(w[r].max().item<float>(), 0.0f);
+          CHECK(step == Approx((hi - lo) / static_cast<float>(levels - 1)).epsilon(1e-6));
+          CHECK(zero == static_cast<int>(-std::nearbyint(lo / ((hi - lo) / static_cast<float>(levels - 1)))));
+        }
+        for (int64_t c = 0; c < w.size(1); ++c) {
+          const float quotient = row[c] / step;
+          ties += std::abs(quotient - std::trunc(quotient)) == 0.5f;
+          const int expected = std::clamp(static_cast<int>(std::nearbyint(quotient)) + zero, a.grid->lowest, a.grid->highest);
+          wrong += expected != codes[r].const_data_ptr<uint8_t>()[c] + a.grid->lowest;
+        }
+      }
+      CHECK(wrong == 0);
+    }
+  CHECK(ties > 500);
+}
+
+TEST_CASE("gradients of FlexRound and LRQ are those of their formulas, one weight at a time, where weights are clipped too") {
+  at::manual_seed(12);
+  const Tensor w = at::randn({9, 16}, at::kDouble), g = at::randn({9, 16}, at::kDouble);
+  const auto compare = [&](const auto& policy, const char* text) {
+    INFO(label(policy) << " " << text);
+    const Scheme scheme = weights(text);
+    NamedTensors state = policy.start(w, scheme), expected;
+    for (auto& [name, t] : state) {
+      if (name != "zero") t = t + (name == "l1" ? 0.1 : 0.3) * at::randn_like(t), expected[name] = at::zeros_like(t);
+    }
+    Tensor t = state.at("rho").expand({9, 16});
+    if (state.count("A") > 0) t = t + state.at("A");
+    if (state.count("L") > 0) t = t + state.at("L").mm(state.at("U")) + state.at("gamma");
+    int64_t clipped = 0;
+    const int64_t each = 16 / state.at("l1").size(1);
+    const int lowest = scheme.symmetric ? -(1 << (scheme.bits - 1)) : 0, highest = lowest + (1 << scheme.bits) - 1;
+    for (int64_t i = 0; i < 9; ++i)
+      for (int64_t j = 0; j < 16; ++j) {
+        const int64_t row = state.at("l1").size(0) == 1 ? 0 : i, group = j / each;
+        const double l1 = state.at("l1")[row][group].item<double>(), s = std::exp(l1);
+        const double v = w[i][j].item<double>() / std::exp(l1 + t[i][j].item<double>()), k = std::nearbyint(v);
+        const double z = state.at("zero")[row][group].item<double>(), up = g[i][j].item<double>();
+        const double q = std::clamp(k, lowest - z, highest - z), m = q == k ? 1 : 0;
+        clipped += m == 0;
+        const double d = -up * s * m * v;
+        expected["l1"][row][group] += up * s * (q - m * v), expected["rho"][i][0] += d;
+        if (state.count("A") > 0) expected["A"][i][j] += d;
+        if (state.count("L") == 0) continue;
+        expected["L"][i] += d * state.at("U").select(1, j), expected["U"].select(1, j) += d * state.at("L")[i],
+            expected["gamma"][0][j] += d;
+      }
+    CHECK(clipped >= 2);  // of 144
+    const c10::AutoGradMode on(true);
+    for (auto& [name, leaf] : state)
+      if (name != "zero") leaf = leaf.clone().requires_grad_(true);
+    (policy.weight(state, w, scheme) * g).sum().backward();
+    for (const auto& [name, e] : expected) {
+      INFO(name);
+      CHECK(largest(state.at(name).grad() - e) < 1e-12 * largest(e));
+    }
+  };
+  for (const char* text : {"int3:range=flexround", "int2:range=flexround", "int3:g8:range=flexround", "int3:sym:range=flexround",
+                           "int3:tensor:range=flexround"}) {
+    compare(FlexRound{}, text);
+    compare(Lrq{.ranks = RankRule::fixed, .rank = 3}, text);
+  }
+}
 
 TEST_CASE("FlexRound and LRQ lower the error of a layer as far as measured elsewhere, on held-out inputs too") {
   const Layer layer;
@@ -156,4 +261,27 @@ TEST_CASE("the same seed gives the same codes") {
   const Result a = learn(lrq(8), layer, "int3", {.steps = 40}), b = learn(lrq(8), layer, "int3", {.steps = 40});
   CHECK(at::equal(a.moved, b.moved));
   for (const auto& [name, t] : a.state) CHECK(at::equal(t, b.state.at(name)));
+}
+
+TEST_CASE("codes decided in float16 differ from the committed ones in few places, and err more") {
+  double wide = 0, narrow = 0;
+  for (const uint64_t seed : {1, 2, 3}) {
+    Layer layer(true, seed);
+    layer.w = layer.w.to(at::kHalf).to(at::kFloat);  // as checkpoints hold weights
+    const Result r = learn(FlexRound{.rate = 1e-3}, layer, "int4", {.steps = 300});
+    const Scheme scheme = weights("int4:range=flexround");
+    const Coordinates at = FlexRound{}.coordinates(r.state, layer.w, scheme);
+    const Tensor codes = quantize(layer.w, *at.grid, at.divisor), step = r.state.at("l1").exp();
+    const auto half = [](const Tensor& t) { return t.to(at::kHalf).to(at::kFloat); };
+    const Tensor quotient = half(half(layer.w) / half(at.divisor));
+    const Tensor other = (quotient.round() + at.grid->zero).clamp(at.grid->lowest, at.grid->highest);
+    const double differ = other.ne(codes).to(at::kDouble).mean().item<double>();
+    INFO("seed " << seed << ": " << 100 * differ << " % of codes");
+    CHECK(differ > 0);
+    CHECK(differ < 0.005);
+    const Tensor rounded = half(half(step) * (other - at.grid->zero));
+    wide += Layer::error(layer.x, FlexRound{}.weight(r.state, layer.w, scheme) - layer.w),
+        narrow += Layer::error(layer.x, rounded - layer.w);
+  }
+  CHECK(wide < narrow);
 }

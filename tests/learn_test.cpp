@@ -1,17 +1,37 @@
 // Stage "learn" through the whole walk, with a small rounding written for the test: an element-wise divisor and a learned step.
-#include <ptq/quantize.hpp>
-#include <ptq/rounding/flexround.hpp>
+#include <ptq/methods.hpp>
+#include <ptq/quantize/refit.hpp>
+#include <ptq/run/block_file.hpp>
 
+#include <map>
 #include <numeric>
 #include <set>
 
 #include "catch.hpp"
 #include "lists.hpp"
+#include "models.hpp"
+#include "temporary_folder.hpp"
 #include "tiny.hpp"
 
 using namespace ptq;
 using namespace ptq::test;
 using Catch::Matchers::ContainsSubstring;
+
+namespace ptq::test {
+
+/// The mean squared error, noting what it was given.
+struct Spy {
+  static constexpr std::string_view tag = "spy";
+  static inline std::vector<std::pair<Tensor, Tensor>> seen;  ///< target, output
+  [[nodiscard]] Tensor operator()(const Tensor& target, const Tensor& output) const {
+    seen.emplace_back(target.detach().clone(), output.detach().clone());
+    return Mse{}(target, output);
+  }
+  [[nodiscard]] bool averages() const { return true; }
+};
+
+}  // namespace ptq::test
+BOOST_HANA_ADAPT_STRUCT(ptq::test::Spy);
 
 namespace {
 
@@ -27,6 +47,34 @@ Learned learned(double rate, int64_t steps, const std::function<void(Learned&)>&
 double mean(const std::vector<double>& v, size_t first, size_t count) {
   return std::accumulate(v.begin() + static_cast<std::ptrdiff_t>(first), v.begin() + static_cast<std::ptrdiff_t>(first + count), 0.0) /
          static_cast<double>(count);
+}
+
+/// Weights, inputs of linears and q, k, v of attention in four bits, as in LRQuant's experiments.
+Precision four_bits() {
+  Precision p = formats("int4:channel:range=omni", "int4:token");
+  for (const auto which : {Operand::query, Operand::key, Operand::value}) p.attention[static_cast<size_t>(which)] = p.activations;
+  return p;
+}
+
+/// LRQuant with a schedule of a few updates.
+auto lrquant(int64_t steps, double rate = 1e-2) {
+  auto r = methods::lrquant;
+  r.learning.steps = steps, r.learning.epochs = 0, r.rounding.rate = rate, r.smoothing.rate = rate / 2;
+  return r;
+}
+
+Tensor committed_output(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const Tensor& x) {
+  QuantizedOperators ops(model.config(), artefact);
+  return model.forward(block, x, ops);
+}
+
+/// The block as learning sees it, at the state that a committed block keeps.
+Tensor temporary_output(const Stages& stages, const Transformer& model, int64_t block, const QuantizedBlock& artefact,
+                        const Precision& precision, const Tensor& x) {
+  const std::vector<Scheme> schemes(model.layout().sites.size(), precision.weights);
+  const BlockState state = ptq::detail::calibrated_state(artefact, model.layout());
+  FormatOperators ops(model.config(), fake_quantized(stages, model.layout(), model.load(block), state, schemes), artefact.formats);
+  return model.forward(block, x, ops);
 }
 
 bool same(const Kept& a, const Kept& b) {
@@ -214,4 +262,244 @@ TEST_CASE(
       logarithms += std::log(n.error / e.error), ++runs;  // of the committed block
     }
   CHECK(std::exp(logarithms / runs) <= 1.06);
+}
+
+TEST_CASE("a block learns on the quantized stream it is given, towards the float model's own stream") {
+  const c10::NoGradGuard off;
+  const Transformer model = tiny_model(Family::llama);
+  const Tensor tokens = tiny_tokens(4, 12);
+  ComputedReference reference(model, tokens, 4096);
+  struct Resumed : Kept {  // block 0 is done, and what it gave is known
+    Tensor given;
+    int64_t resume(Tensor& stream) override { return stream = given, 1; }
+  };
+  at::manual_seed(9);
+  Resumed kept, plain;
+  kept.given = plain.given = reference.input(1) + 0.5 * at::randn_like(reference.input(1));
+  Recipe<ToyDivisor, NoSmoothing, Spy> recipe{.rounding = {1e-9}};
+  recipe.learning.epochs = 1, recipe.learning.tracked = 0;
+  Walk how;
+  how.precision = formats("int3", "int8");
+  Spy::seen.clear();
+  ComputedReference again(model, tokens, 4096), third(model, tokens, 4096);
+  CHECK(quantize(stages(recipe), model, tokens, again, kept, how) == 2);
+  CHECK(quantize(stages(Recipe<>{}), model, tokens, third, plain, how) == 2);
+  FloatOperators block(model.config(), model.load(1));
+  const Tensor target = reference.input(2), of_given = model.forward(1, kept.given, block);
+  REQUIRE(Spy::seen.size() == 4);
+  for (int64_t i = 0; i < 4; ++i) {
+    const auto& [wanted, output] = Spy::seen[static_cast<size_t>(i)];
+    CHECK(at::equal(wanted, target.narrow(0, i, 1)));
+    CHECK(relative_error(wanted, of_given.narrow(0, i, 1)) > 0.05);
+    CHECK(relative_error(output, committed_output(model, 1, plain.blocks[0], kept.given.narrow(0, i, 1))) < 1e-5);
+  }
+  CHECK(at::equal(kept.streams[0], committed_output(model, 1, kept.blocks[0], kept.given)));
+}
+
+TEST_CASE("through a whole walk targets are the float model's hidden states, inputs what the committed blocks give with formats on") {
+  const c10::NoGradGuard off;
+  for (const Family family : {Family::llama, Family::opt}) {
+    INFO(name(family));
+    const Transformer model = tiny_model(family);
+    const Tensor tokens = tiny_tokens(3, 12);
+    Recipe<ToyDivisor, NoSmoothing, Spy> recipe{.rounding = {1e-9}};
+    recipe.learning.epochs = 1, recipe.learning.tracked = 0;
+    Precision precision = formats("int4", "int4:token");
+    precision.attention[0] = precision.attention[1] = precision.attention[3] = activations("int4:token");
+    Spy::seen.clear();
+    const Kept kept = walk(model, stages(recipe), precision, tokens), plain = walk(model, stages(Recipe<>{}), precision, tokens);
+    REQUIRE(Spy::seen.size() == 6);
+    Tensor hidden = model.embed(tokens), x = hidden;
+    for (int64_t b = 0; b < 2; ++b) {
+      FloatOperators block(model.config(), model.load(b));
+      hidden = model.forward(b, hidden, block);
+      const auto at = static_cast<size_t>(b);
+      for (int64_t i = 0; i < 3; ++i) {
+        const auto& [wanted, output] = Spy::seen[3 * at + static_cast<size_t>(i)];
+        CHECK(relative_error(wanted, hidden.narrow(0, i, 1)) < 1e-6);
+        CHECK(relative_error(output, committed_output(model, b, plain.blocks[at], x.narrow(0, i, 1))) < 1e-5);
+      }
+      x = committed_output(model, b, kept.blocks[at], x);
+      CHECK(at::equal(kept.streams[at], x));
+      Precision unrounded = formats("int4");
+      CHECK(relative_error(walk(model, stages(Recipe<>{}), unrounded, tokens).streams[at], x) > 1e-3);
+    }
+  }
+}
+
+TEST_CASE("a committed block computes what its last learning step did, with smoothing and clipping, divisors, shared heads and biases") {
+  const c10::NoGradGuard off;
+  const auto compare = [](const auto& recipe, const Precision& precision, double tolerance) {
+    for (const Family family : {Family::llama, Family::opt})
+      for (const auto dtype : {at::kFloat, at::kDouble}) {
+        INFO(label(recipe) << " " << name(family) << " " << c10::toString(dtype));
+        const Transformer model = tiny_model(family, dtype);
+        const Tensor tokens = tiny_tokens(4, 12);
+        const Kept kept = walk(model, stages(recipe), precision, tokens);
+        for (int64_t b = 0; b < 2; ++b) {
+          const QuantizedBlock& done = kept.blocks[static_cast<size_t>(b)];
+          const Tensor x = b == 0 ? model.embed(tokens) : kept.streams[0];
+          CHECK(relative_error(temporary_output(stages(recipe), model, b, done, precision, x), committed_output(model, b, done, x)) <
+                (dtype == at::kFloat ? tolerance : 1e-12));
+          CHECK(relative_error(committed_output(model, b, done, x),
+                               committed_output(model, b, walk(model, stages(Recipe<>{}), precision, tokens).blocks[static_cast<size_t>(b)],
+                                                x)) > 1e-3);
+        }
+      }
+  };
+  compare(lrquant(6), four_bits(), 1e-6);
+  auto flex = methods::flexround;
+  auto low = methods::lrq;
+  flex.learning.steps = low.learning.steps = 6, low.rounding.ranks = RankRule::fixed, low.rounding.rank = 4;
+  flex.rounding.rate = low.rounding.rate = 2e-2;
+  compare(flex, formats("int3:range=flexround", "int8"), 1e-6);
+  compare(low, formats("int3:range=flexround", "int8"), 1e-6);
+}
+
+TEST_CASE("no epochs are the start of smoothing and clipping, folded and rounded") {
+  const c10::NoGradGuard off;
+  for (const Family family : {Family::llama, Family::opt}) {
+    INFO(name(family));
+    const Transformer model = tiny_model(family);
+    const Tensor tokens = tiny_tokens(4, 12);
+    const auto recipe = lrquant(0);
+    const Kept kept = walk(model, stages(recipe), four_bits(), tokens);
+    ComputedReference reference(model, tokens, 4096);
+    for (int64_t b = 0; b < 2; ++b) {
+      const QuantizedBlock& done = kept.blocks[static_cast<size_t>(b)];
+      const NamedTensors state = recipe.smoothing.start(model.layout(), model.load(b), reference.statistics(b));
+      const BlockParameters fused = recipe.smoothing.fuse(model.layout(), model.load(b), state);
+      CHECK(kept.reports[static_cast<size_t>(b)].losses.empty());
+      for (size_t i = 0; i < fused.linears.size(); ++i) {
+        const Tensor& w = fused.linears[i].weight;
+        const Tensor share = at::sigmoid(at::full({1}, 4.0));  // both ends of a row's range are kept to 0.982
+        const Tensor high = w.amax(1, true) * share, low = w.amin(1, true) * share, step = ((high - low) / 15).clamp(1e-5, 1e4);
+        const Tensor zero = -(low / step).round();
+        CHECK(at::equal(done.linears[i].codes.to(at::kInt), ((w / step).round() + zero).clamp(0, 15).to(at::kInt)));
+        CHECK((!done.linears[i].bias.defined() || at::equal(done.linears[i].bias, fused.linears[i].bias)));
+      }
+      for (size_t i = 0; i < fused.norms.size(); ++i) CHECK(at::equal(done.norms[i].weight, fused.norms[i].weight));
+    }
+  }
+}
+
+TEST_CASE("what was learned comes back from its file: the same outputs, while learning and committed, and learning goes on from it") {
+  const c10::NoGradGuard off;
+  const TemporaryFolder folder("learned");
+  const auto recipe = lrquant(6);
+  const Transformer model = tiny_model(Family::llama);
+  const Kept kept = walk(model, stages(recipe), four_bits(), tiny_tokens(4, 12));
+  const Tensor x = kept.streams[0];
+  save_block(folder / "block.h5", kept.blocks[1], model.layout());
+  const QuantizedBlock read = load_block_file(folder / "block.h5", model.layout());
+  REQUIRE(read.state.size() == kept.blocks[1].state.size());
+  REQUIRE(read.state.size() == 7 + 2 * 7);
+  for (const auto& [key, t] : kept.blocks[1].state) CHECK(at::equal(read.state.at(key), t));
+  CHECK(at::equal(committed_output(model, 1, read, x), committed_output(model, 1, kept.blocks[1], x)));
+  CHECK(at::equal(temporary_output(stages(recipe), model, 1, read, four_bits(), x),
+                  temporary_output(stages(recipe), model, 1, kept.blocks[1], four_bits(), x)));
+}
+
+TEST_CASE("a later token changes nothing before it: in float, while learning, and committed") {
+  for (const Family family : {Family::llama, Family::opt}) {
+    INFO(name(family));
+    const Transformer model = tiny_model(family, at::kDouble);
+    const Tensor tokens = tiny_tokens(3, 16);
+    const auto recipe = lrquant(4);
+    const Kept kept = [&] {
+      const c10::NoGradGuard off;
+      return walk(model, stages(recipe), four_bits(), tokens);
+    }();
+    const Tensor x = kept.streams[0], changed = x.clone();
+    changed.narrow(1, 9, 1).add_(3 * at::randn({3, 1, 32}, at::kDouble));
+    const auto compare = [&](const std::function<Tensor(const Tensor&)>& output) {
+      const Tensor a = output(x).detach(), b = output(changed).detach();
+      CHECK(relative_error(b.narrow(1, 0, 9), a.narrow(1, 0, 9)) < 1e-13);
+      CHECK(relative_error(b.narrow(1, 9, 1), a.narrow(1, 9, 1)) > 1e-3);
+      CHECK(relative_error(b.narrow(1, 10, 6), a.narrow(1, 10, 6)) > 1e-6);
+    };
+    FloatOperators ops(model.config(), model.load(1));
+    compare([&](const Tensor& in) { return model.forward(1, in, ops); });
+    compare([&](const Tensor& in) { return committed_output(model, 1, kept.blocks[1], in); });
+    const c10::AutoGradMode on(true);
+    QuantizedBlock taught = kept.blocks[1];
+    for (auto& [name, t] : taught.state) t = t.clone().requires_grad_(true);
+    BlockState state = ptq::detail::calibrated_state(taught, model.layout());
+    const std::vector<Scheme> schemes(model.layout().sites.size(), four_bits().weights);
+    compare([&](const Tensor& in) {
+      FormatOperators learning(model.config(), fake_quantized(stages(recipe), model.layout(), model.load(1), state, schemes),
+                               taught.formats);
+      const Tensor y = model.forward(1, in, learning);
+      CHECK(y.requires_grad());
+      return y;
+    });
+  }
+}
+
+TEST_CASE("clipping and smoothing have a rate each, with the members that the papers count") {
+  for (const Family family : {Family::llama, Family::opt}) {
+    INFO(name(family));
+    const Transformer model = tiny_model(family);
+    const Stages parts = stages(methods::lrquant);
+    const BlockParameters block = model.load(0);
+    ComputedReference reference(model, tiny_tokens(), 4096);
+    BlockState state;
+    state.smoothing = parts.smoothing->start(model.layout(), block, reference.statistics(0));
+    int64_t rows = 0;
+    for (const LinearParameters& l : block.linears)
+      state.rounding.push_back(parts.rounding->start(l.weight, weights("int4:range=omni"))), rows += l.weight.size(0);
+    std::vector<ParameterGroup> groups;
+    for (NamedTensors& r : state.rounding) ptq::detail::collect_groups(parts.rounding->learnable(), {}, r, groups);
+    ptq::detail::collect_groups(parts.smoothing->learnable(), {}, state.smoothing, groups);
+    std::map<double, std::set<const void*>> by_rate;
+    std::map<double, int64_t> numbers;
+    for (const ParameterGroup& g : groups)
+      for (const Tensor& t : g.tensors) by_rate[g.rate].insert(t.const_data_ptr()), numbers[g.rate] += t.numel();
+    REQUIRE(by_rate.size() == 2);
+    CHECK(numbers.at(1e-2) == 2 * rows);  // 2 (5 D + I) for OPT
+    if (family == Family::opt) CHECK(rows == 5 * 32 + 48);
+    for (const NamedTensors& r : state.rounding)
+      for (const auto& [name, t] : r) CHECK(by_rate.at(1e-2).count(t.const_data_ptr()) == 1);
+    for (const auto& [name, t] : state.smoothing) {
+      INFO(name);
+      CHECK(by_rate.at(1e-3).count(t.const_data_ptr()) == 1);
+    }
+    CHECK(by_rate.at(1e-3).size() == 7);  // three factors, three shifts, q and k
+    CHECK(by_rate.at(1e-2).size() == 2 * block.linears.size());
+  }
+}
+
+TEST_CASE("every step begins from the block's own weights, which nothing touches") {
+  const c10::NoGradGuard off;
+  const Transformer model = tiny_model(Family::opt);
+  const Tensor tokens = tiny_tokens(1, 12), x = model.embed(tokens);
+  const BlockParameters block = model.load(0), before = model.load(0);
+  ComputedReference reference(model, tokens, 4096);
+  const auto run = [&](double rate) {
+    const auto recipe = lrquant(12, rate);
+    const Stages parts = stages(recipe);
+    BlockState state;
+    state.smoothing = parts.smoothing->start(model.layout(), block, reference.statistics(0));
+    const BlockParameters fused = parts.smoothing->fuse(model.layout(), block, state.smoothing);
+    for (const LinearParameters& l : fused.linears) state.rounding.push_back(parts.rounding->start(l.weight, four_bits().weights));
+    int64_t looked = 0;
+    LearnOptions options;
+    options.on_step = [&](int64_t) {
+      ++looked;
+      for (size_t i = 0; i < block.linears.size(); ++i) {
+        CHECK(at::equal(block.linears[i].weight, before.linears[i].weight));
+        CHECK(at::equal(block.linears[i].bias, before.linears[i].bias));
+      }
+      for (size_t i = 0; i < block.norms.size(); ++i) CHECK(at::equal(block.norms[i].weight, before.norms[i].weight));
+    };
+    const std::vector<Scheme> schemes(block.linears.size(), four_bits().weights);
+    const auto losses =
+        learn_block(parts, model, 0, block, state, schemes, formats_of(four_bits(), model.layout(), 0), x, reference.input(1), 0, options)
+            .losses;
+    CHECK(looked == 13);
+    return losses;
+  };
+  CHECK(run(1e-2).back() != run(1e-2).front());
+  for (const double loss : run(1e-30))
+    CHECK(loss == run(1e-30).front());  // parameters stay: so does the loss, however often they are folded
 }

@@ -5,8 +5,11 @@
 #include <array>
 #include <cmath>
 #include <random>
+#include <span>
+#include <string>
 
 #include <ptq/core/affine.hpp>
+#include <ptq/core/digest.hpp>
 #include <ptq/core/division.hpp>
 #include <ptq/rounding.hpp>
 
@@ -34,7 +37,7 @@ struct Lrq {
   bool row_factor = true;                          ///< ρ
   bool column_factor = true;                       ///< γ
   std::optional<double> bound = std::nullopt;      ///< |L U + ρ + γ| at most; none: unbounded, as published
-  int64_t seed = 0;                                ///< of U
+  int64_t seed = 0;                                ///< of U, with the weight itself: every linear draws its own
 
   /// r of a linear; 0: the full matrix of FlexRound and no γ.
   /// `paper`: 1024 for models narrower than 6144 (up to 30 B parameters), else 2048. `official`: the released code of July 2024.
@@ -58,7 +61,7 @@ struct Lrq {
     }
     if (column_factor) state["gamma"] = at::zeros({1, in}, w.options());
     state["L"] = at::zeros({out, r}, w.options());
-    state["U"] = uniform(r, in).to(w.options());
+    state["U"] = uniform(r, w).to(w.options());
     return state;
   }
   [[nodiscard]] std::vector<Learnable> learnable() const { return division_learnables(rate, step_rate, {"A", "L", "U", "rho", "gamma"}); }
@@ -83,9 +86,13 @@ struct Lrq {
     return {part("A").defined() ? part("A") : affine(state.at("L"), state.at("U").t()), part("rho"), part("gamma"), bound};
   }
 
-  /// Uniform in ±1/√in, as the released code draws U. (r, in) float
-  [[nodiscard]] Tensor uniform(int64_t r, int64_t in) const {
-    std::mt19937_64 random(static_cast<uint64_t>(seed));
+  /// Uniform in ±1/√in, as the released code draws U; from a seed of its own for each weight w (out, in). (r, in) float
+  [[nodiscard]] Tensor uniform(int64_t r, const Tensor& w) const {
+    const Tensor bytes = w.detach().to(at::kCPU, at::kFloat).contiguous();
+    Sha256 digest;
+    digest.field("seed", seed).field("weight", std::as_bytes(std::span(bytes.const_data_ptr<float>(), static_cast<size_t>(bytes.numel()))));
+    std::mt19937_64 random(std::stoull(digest.hex().substr(0, 16), nullptr, 16));
+    const int64_t in = w.size(1);
     Tensor u = at::empty({r, in}, at::kFloat);
     const double half_width = 1 / std::sqrt(static_cast<double>(in));
     float* values = u.mutable_data_ptr<float>();
