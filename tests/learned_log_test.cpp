@@ -60,6 +60,7 @@ TEST_CASE("whatever a smoothing learns, the float output of the block stays") {
     INFO(name(family));
     const Transformer model = tiny_model(family, at::kDouble);
     CHECK(moved(model, LearnedLog{}) < 1e-11);
+    CHECK(moved(tiny_model(family), LearnedLog{}) < 1e-4);
     CHECK(moved(model, LearnedLog{.query_key = false}) < 1e-11);
     CHECK(moved(model, Chain<LearnedLog, LearnedLog>{}) < 1e-10);
     const Chain<SmoothQuant, LearnedLog> divided{{SmoothQuant{.sites = SmoothSites::all, .fold = false}, LearnedLog{}}};
@@ -115,6 +116,97 @@ TEST_CASE("the logarithmic start turns a maximum m into log2(2 + m), floored, wh
     CHECK(at::allclose(after[g].absmax.masked_select(large), (2 + m).log2().masked_select(large), 1e-10));
   }
   CHECK(at::allclose(after[3].absmax, stats[3].absmax, 1e-10));  // the second linear of the feed-forward is left alone
+}
+
+TEST_CASE("the logarithmic start knows nothing of weights and alpha, SmoothQuant's both") {
+  for (const Family family : {Family::llama, Family::opt}) {
+    const Transformer model = tiny_model(family, at::kDouble);
+    const auto stats = statistics(model, tiny_tokens());
+    const BlockParameters block = model.load(0);
+    BlockParameters other = block;
+    for (LinearParameters& l : other.linears) l.weight = 3 * l.weight + at::randn_like(l.weight);
+    const auto starts = [&](SmoothStart start, double alpha, const BlockParameters& of) {
+      return LearnedLog{.start_at = start, .alpha = alpha}.start(model.layout(), of, stats);
+    };
+    for (const char* key : {"s.attention_in", "s.attention_out", "s.mlp_in"}) {
+      INFO(name(family) << " " << key);
+      const Tensor log = starts(SmoothStart::log, 0.5, block).at(key), smooth = starts(SmoothStart::smoothquant, 0.5, block).at(key);
+      CHECK(at::equal(log, starts(SmoothStart::log, 0.9, block).at(key)));
+      CHECK(at::equal(log, starts(SmoothStart::log, 0.5, other).at(key)));
+      CHECK(!at::allclose(smooth, starts(SmoothStart::smoothquant, 0.9, block).at(key)));
+      CHECK(!at::allclose(smooth, starts(SmoothStart::smoothquant, 0.5, other).at(key)));
+    }
+  }
+}
+
+TEST_CASE("gradients of factors and shifts are central differences of what they fold") {
+  for (const Family family : {Family::llama, Family::opt})
+    for (const bool tied : {true, false}) {
+      INFO(name(family) << (tied ? ", tied" : ""));
+      const Transformer model = tiny_model(family, at::kDouble);
+      const Layout& layout = model.layout();
+      const BlockParameters block = model.load(0);
+      const LearnedLog smoothing{.tie_rotary = tied};
+      const NamedTensors state = anything(smoothing.start(layout, block, statistics(model, tiny_tokens())), 11);
+      BlockParameters weigh = smoothing.fuse(layout, block, state);  // what every folded number is weighed with
+      const auto random = [](Tensor& t) {
+        if (t.defined()) t = at::randn_like(t);
+      };
+      for (LinearParameters& l : weigh.linears) random(l.weight), random(l.bias);
+      for (NormParameters& n : weigh.norms) random(n.weight), random(n.bias);
+      const auto value = [&](const NamedTensors& at) {
+        const BlockParameters fused = smoothing.fuse(layout, block, at);
+        Tensor sum = at::zeros({}, at::kDouble);
+        const auto add = [&](const Tensor& t, const Tensor& w) {
+          if (t.defined()) sum = sum + (t * w).sum();
+        };
+        for (size_t i = 0; i < fused.linears.size(); ++i)
+          add(fused.linears[i].weight, weigh.linears[i].weight), add(fused.linears[i].bias, weigh.linears[i].bias);
+        for (size_t i = 0; i < fused.norms.size(); ++i)
+          add(fused.norms[i].weight, weigh.norms[i].weight), add(fused.norms[i].bias, weigh.norms[i].bias);
+        return sum;
+      };
+      NamedTensors leaves;
+      {
+        const c10::AutoGradMode on(true);
+        for (const auto& [key, t] : state) leaves[key] = t.clone().requires_grad_(true);
+        value(leaves).backward();
+      }
+      const c10::NoGradGuard off;
+      for (const auto& [key, t] : state) {
+        INFO(key);
+        Tensor found = at::empty_like(t);
+        for (int64_t i = 0; i < t.numel(); ++i) {
+          const double h = 1e-6 * std::max(1e-2, std::abs(t[i].item<double>()));
+          NamedTensors up = state, down = state;
+          up[key] = t.clone(), down[key] = t.clone();
+          up[key][i] += h, down[key][i] -= h;
+          found[i] = (value(up) - value(down)).item<double>() / (2 * h);
+        }
+        CHECK(leaves[key].grad().abs().min().item<double>() > 0);
+        CHECK(greatest_error(leaves[key].grad(), found) < 1e-6);
+      }
+    }
+}
+
+TEST_CASE("learning factors alone touches neither the feed-forward's last linear nor embeddings nor the head") {
+  for (const Family family : {Family::llama, Family::opt}) {
+    INFO(name(family));
+    const Transformer model = tiny_model(family);
+    const Tensor tokens = tiny_tokens(4, 12), embedded = model.embed(tokens);
+    const Tensor head = model.load_head().weight.clone();
+    Recipe<Nearest, LearnedLog, Sum<Mse, Nlc>> recipe{.smoothing = {.rate = 1e-2}, .learning = {.steps = 8}};
+    const Kept kept = walk(model, stages(recipe), formats("none", "int4"), tokens);
+    for (size_t b = 0; b < 2; ++b) {
+      const BlockParameters loaded = model.load(static_cast<int64_t>(b));
+      CHECK(at::equal(kept.blocks[b].linears.back().effective_weight(), loaded.linears.back().weight));
+      for (const size_t moved : {0, 1, 2, 3, 4})
+        CHECK(!at::equal(kept.blocks[b].linears[moved].effective_weight(), loaded.linears[moved].weight));
+      CHECK(kept.reports[b].losses.size() == 8);
+    }
+    CHECK(at::equal(model.embed(tokens), embedded));
+    CHECK(at::equal(model.load_head().weight, head));
+  }
 }
 
 TEST_CASE("a learned smoothing leaves the last linear, and starts with as many numbers as the papers count") {
@@ -235,6 +327,31 @@ TEST_CASE("the cosine ignores lengths, and a token without one") {
   const Tensor unit_q = q / q.norm(2, {-1}, true), unit_f = f / f.norm(2, {-1}, true), c = (unit_q * unit_f).sum(-1, true);
   const Tensor expected = -(unit_f - c * unit_q) / (c.mean() * 10 * q.norm(2, {-1}, true));
   CHECK(greatest_error(leaf.grad(), expected) < 1e-13);
+}
+
+TEST_CASE("the worked example tells the four forms of the cosine apart") {
+  const Tensor f = at::tensor({1.0, 2.0, 2.0, 0.0, 3.0, 4.0}).view({1, 2, 3}),
+               q = at::tensor({1.0, 2.0, 1.0, 0.0, 4.0, 3.0}).view({1, 2, 3});
+  const auto value = [&](NlcForm form) { return Nlc{.form = form}(f, q).item<double>(); };
+  CHECK(value(NlcForm::mean_cosine) == Approx(0.0446944074).margin(1e-10));
+  CHECK(value(NlcForm::token_log) == Approx(0.0447019344).margin(1e-10));
+  CHECK(value(NlcForm::half_token) == Approx(0.0220993243).margin(1e-10));
+  CHECK(value(NlcForm::flattened) == Approx(0.0461866601).margin(1e-10));
+  CHECK(Mse{}(f, q).item<double>() == 0.5);
+  CHECK(Sum<Mse, Nlc>{}(f, q).item<double>() == Approx(0.5446944074).margin(1e-10));
+}
+
+TEST_CASE("an error of length alone is the squared error's to see, a turn is seen by both") {
+  at::manual_seed(10);
+  const Tensor f = at::randn({2, 5, 8}, at::kDouble);
+  CHECK(std::abs(Nlc{}(f, 1.1 * f).item<double>()) < 1e-14);
+  CHECK(Mse{}(f, 1.1 * f).item<double>() == Approx(0.01 * f.square().mean().item<double>()));
+  Tensor turned = f.clone();  // by 0.3 in the plane of the first two features: lengths stay
+  turned.select(2, 0).copy_(std::cos(0.3) * f.select(2, 0) - std::sin(0.3) * f.select(2, 1));
+  turned.select(2, 1).copy_(std::sin(0.3) * f.select(2, 0) + std::cos(0.3) * f.select(2, 1));
+  CHECK(at::allclose(turned.norm(2, {-1}), f.norm(2, {-1})));
+  CHECK(Nlc{}(f, turned).item<double>() > 1e-3);
+  CHECK(Mse{}(f, turned).item<double>() > 1e-3);
 }
 
 TEST_CASE("the augmented term compares with the float block on the learned block's own input") {

@@ -53,6 +53,28 @@ TEST_CASE("updates are those of Adam and AdamW written out, each group at its ra
     }
 }
 
+TEST_CASE("without decay a parameter of no gradient does not move, and a rate falls to zero only behind the last update") {
+  for (const auto optimizer : {Optimizer::adam, Optimizer::adamw}) {
+    Tensor still = at::tensor({1.0, -2.0}), moving = at::tensor({1.0});
+    const Tensor before = still.clone();
+    (void)minimise(
+        {{{still, moving}, 0.1}}, {.optimizer = optimizer}, 5, 1e-8, [&](int64_t) { return (still * 0).sum() + moving.square().sum(); },
+        "here");
+    CHECK(at::equal(still, before));
+    CHECK(moving.item<double>() < 0.6);
+  }
+  std::vector<double> path;  // a constant gradient moves p by the rate of the moment
+  Tensor p = at::tensor({0.0});
+  (void)minimise(
+      {{{p}, 1e-2}}, {.schedule = Schedule::cosine, .beta1 = 0, .beta2 = 0}, 8, 1e-12,
+      [&](int64_t) { return path.push_back(p.item<double>()), p.sum(); }, "here");
+  path.push_back(p.item<double>());
+  REQUIRE(path.size() == 9);
+  for (size_t t = 0; t < 8; ++t)
+    CHECK(path[t] - path[t + 1] == Approx(1e-2 * 0.5 * (1 + std::cos(M_PI * static_cast<double>(t) / 8))).epsilon(1e-9));
+  CHECK(path[7] - path[8] > 0);
+}
+
 TEST_CASE("the best iterate is the one of the lowest loss, the last is the last") {
   for (const auto keep : {Iterate::best, Iterate::last}) {
     Tensor p = at::tensor({1.0});

@@ -213,3 +213,40 @@ TEST_CASE("adaptations refuse what means nothing") {
   r.adaptation.blocks = 3;
   CHECK_THROWS_WITH(c.adapted(r, c.windows), ContainsSubstring("the model has 2"));
 }
+
+TEST_CASE("no label reaches an adaptation: whatever the head that scores, what is fitted is the same") {
+  for (const auto input : {RefitInput::same_input, RefitInput::full_teacher}) {
+    Learned<> r = recipe(Learned<>{});
+    const Calibrated c(r);
+    r.adaptation = fast(input);
+    const AdaptedPerplexity done = c.adapted(r, c.windows);
+    Head other = c.head;
+    at::manual_seed(4);
+    other.weight = at::randn_like(c.head.weight);
+    const AdaptedPerplexity scored = adapted_perplexity(stages(r), c.model, other, {c.windows}, c.committed(), c.walk);
+    CHECK(scored.perplexity.nll != done.perplexity.nll);
+    REQUIRE(scored.blocks.size() == 1);
+    CHECK(same(scored.blocks[0], done.blocks[0]));
+    CHECK(scored.refits[0][0].losses == done.refits[0][0].losses);
+    CHECK(!same(done.blocks[0], c.kept.blocks[1]));
+  }
+}
+
+TEST_CASE("what an adaptation forgets can be told: the calibration text under adapted blocks, the last alone or all") {
+  const auto source_of = [](int64_t blocks) {
+    Learned<> r = recipe(Learned<>{});
+    const Calibrated c(r);
+    r.adaptation = fast(RefitInput::full_teacher, blocks);
+    r.adaptation.epochs = 20;
+    const AdaptedPerplexity done = c.adapted(r, c.windows);
+    const Tensor source = tiny_tokens(6, 20);  // what the model was calibrated on
+    const double before = perplexity(c.model, c.head, {source}, committed_operators(c.model, c.committed())).estimate().value;
+    const double after = perplexity(c.model, c.head, {source}, committed_operators(c.model, c.committed(), done.blocks)).estimate().value;
+    WARN(blocks << " adapted: perplexity of the calibration text " << before << " to " << after);
+    CHECK(std::isfinite(after));
+    CHECK(after != before);
+    CHECK(perplexity(c.model, c.head, {source}, committed_operators(c.model, c.committed())).estimate().value == before);
+    return after;
+  };
+  CHECK(source_of(1) != source_of(2));
+}
