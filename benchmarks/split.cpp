@@ -50,7 +50,7 @@ std::map<std::string, double> split(const std::function<void()>& work) {
 
 bool multiplies(const std::string& name) {
   static const std::set<std::string> all{
-      "mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv"};
+      "mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv", "aten::addmv_"};
   return all.count(name) > 0;
 }
 

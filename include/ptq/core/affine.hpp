@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <ptq/core/autograd.hpp>
+#include <ptq/core/transpose.hpp>
 
 namespace ptq {
 namespace detail {
@@ -31,10 +32,17 @@ inline const std::optional<c10::OperatorHandle>& onednn_linear() {
   return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()));
 }
 
+/// x by rows; the weight as it lies, by rows or transposed: oneDNN packs it in any case.
 [[nodiscard]] inline Tensor onednn_affine(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias = {}) {
-  std::vector<c10::IValue> stack{x.contiguous(), weight.contiguous(), bias, "none", c10::List<std::optional<at::Scalar>>(), std::string()};
+  const Tensor w = weight.t().is_contiguous() ? weight : by_rows(weight);
+  std::vector<c10::IValue> stack{by_rows(x), w, bias, "none", c10::List<std::optional<at::Scalar>>(), std::string()};
   onednn_linear()->callBoxed(&stack);
   return std::move(stack.front()).toTensor();
+}
+
+/// gᵀ x, of g (n, a) and x (n, b) → (a, b), by rows or transposed: the narrower of the two is the one that is copied.
+[[nodiscard]] inline Tensor onednn_crossed(const Tensor& g, const Tensor& x) {
+  return g.size(1) <= x.size(1) ? onednn_affine(g.t(), x.t()) : onednn_affine(x.t(), g.t()).t();
 }
 
 /// Factors as they are multiplied: rounded to bfloat16 where that is asked for.
@@ -63,7 +71,10 @@ struct OnednnAffine : Differentiable<OnednnAffine> {
     const Tensor g = as_factor(whole, context->saved_data["narrow"].toBool());
     TensorList all(4);
     if (context->saved_data["x"].toBool()) all[0] = factor_product(g, weight.t()).view(x.sizes());
-    if (context->saved_data["weight"].toBool()) all[1] = factor_product(g.t(), x.reshape({-1, x.size(-1)}).t());
+    if (context->saved_data["weight"].toBool()) {       // laid out as the weight is
+      const Tensor flat = x.reshape({-1, x.size(-1)});  // (tokens, in)
+      all[1] = weight.is_contiguous() ? factor_product(g.t(), flat.t()) : factor_product(flat.t(), g.t()).t();
+    }
     if (context->saved_data["bias"].toBool()) all[2] = whole.sum(0);
     return all;
   }
@@ -84,8 +95,10 @@ struct OnednnProducts : Differentiable<OnednnProducts> {
   }
   static TensorList backward(Context* context, const TensorList& upstream) {
     const TensorList kept = context->get_saved_variables();
-    const Tensor& g = upstream[0];  // (n, rows, columns)
-    return {each_product(g, kept[1].transpose(1, 2)), each_product(g.transpose(1, 2), kept[0].transpose(1, 2))};
+    const Tensor &g = upstream[0], &a = kept[0];  // (n, rows, columns), (n, rows, k)
+    Tensor d_b = at::empty(kept[1].sizes(), g.options());
+    for (int64_t i = 0; i < g.size(0); ++i) d_b[i].copy_(onednn_crossed(g[i], a[i]));
+    return {each_product(g, kept[1].transpose(1, 2)), d_b};
   }
 };
 

@@ -23,19 +23,29 @@ struct AttentionTile {
         heads(query.size(0)),
         rows(end - begin) {}
 
-  [[nodiscard]] Tensor probabilities() const {  // (heads · rows, seen)
+  /// ahead: 0 or −∞, as of `keys_ahead`, at least (rows, rows).
+  [[nodiscard]] Tensor probabilities(const Tensor& ahead) const {  // (heads · rows, seen)
     const Tensor scores = onednn_affine(q, k);
-    const Tensor ahead = at::ones({rows, rows}, q.options().dtype(at::kBool)).triu_(1);
-    scores.view({heads, rows, -1}).narrow(2, k.size(0) - rows, rows).masked_fill_(ahead, -std::numeric_limits<double>::infinity());
+    scores.view({heads, rows, -1}).narrow(2, k.size(0) - rows, rows).add_(ahead.narrow(0, 0, rows).narrow(1, 0, rows));
     return at::softmax(scores, -1);
   }
 };
 
+/// Queries of a tile, where `shared` heads share a key/value head.
+[[nodiscard]] inline int64_t tile_rows(int64_t shared, int64_t tokens) {
+  return std::clamp<int64_t>((int64_t{1} << 18) / std::max<int64_t>(shared * tokens, 1), 32, 512);
+}
+
+/// What is added to the scores of a tile's queries and the keys of the same tokens: −∞ where the key lies ahead. (rows, rows)
+[[nodiscard]] inline Tensor keys_ahead(const Tensor& q, const Tensor& k) {
+  const int64_t rows = std::min(tile_rows(q.size(1) / k.size(1), q.size(2)), q.size(2));
+  return at::full({rows, rows}, -std::numeric_limits<double>::infinity(), q.options()).triu_(1);
+}
+
 /// Runs work(sequence, key/value head, first query, last query + 1).
 template <class Work>
 void for_tiles(const Tensor& q, const Tensor& k, const Work& work) {
-  const int64_t shared = q.size(1) / k.size(1), tokens = q.size(2);
-  const int64_t rows = std::clamp<int64_t>((int64_t{1} << 18) / std::max<int64_t>(shared * tokens, 1), 32, 512);
+  const int64_t tokens = q.size(2), rows = tile_rows(q.size(1) / k.size(1), tokens);
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t h = 0; h < k.size(1); ++h)
       for (int64_t begin = 0; begin < tokens; begin += rows) work(b, h, begin, std::min(begin + rows, tokens));
@@ -48,10 +58,11 @@ struct CausalAttention : Differentiable<CausalAttention> {
     context->save_for_backward({q, k, v});
     context->saved_data["scale"] = scale;
     const int64_t shared = q.size(1) / k.size(1);
+    const Tensor ahead = keys_ahead(q, k);
     Tensor out = at::empty(q.sizes(), q.options());  // (batch, heads, tokens, head)
     for_tiles(q, k, [&](int64_t b, int64_t h, int64_t begin, int64_t end) {
       const AttentionTile t(q[b].narrow(0, h * shared, shared), k[b][h], v[b][h], begin, end, scale);
-      const Tensor y = onednn_affine(t.probabilities(), t.v.t());
+      const Tensor y = onednn_affine(t.probabilities(ahead), t.v.t());
       out[b].narrow(0, h * shared, shared).narrow(1, begin, end - begin).copy_(y.view({shared, end - begin, -1}));
     });
     return out;
@@ -61,15 +72,16 @@ struct CausalAttention : Differentiable<CausalAttention> {
     const Tensor &q = kept[0], &k = kept[1], &v = kept[2];
     const double scale = context->saved_data["scale"].toDouble();
     const int64_t shared = q.size(1) / k.size(1), head = q.size(3);
+    const Tensor ahead = keys_ahead(q, k);
     const Tensor d_q = at::empty(q.sizes(), q.options()), d_k = at::zeros(k.sizes(), k.options()), d_v = at::zeros(v.sizes(), v.options());
     for_tiles(q, k, [&](int64_t b, int64_t h, int64_t begin, int64_t end) {
       const auto part = [&](const Tensor& t) { return t[b].narrow(0, h * shared, shared); };
       const AttentionTile t(part(q), k[b][h], v[b][h], begin, end, scale);
-      const Tensor p = t.probabilities(), g = part(upstream[0]).narrow(1, begin, end - begin).reshape({-1, head});
+      const Tensor p = t.probabilities(ahead), g = part(upstream[0]).narrow(1, begin, end - begin).reshape({-1, head});
       const Tensor d = at::_softmax_backward_data(onednn_affine(g, t.v), p, -1, at::kFloat);  // (heads · rows, seen)
       part(d_q).narrow(1, begin, end - begin).copy_(onednn_affine(d, t.k.t()).mul_(scale).view({shared, end - begin, head}));
-      d_k[b][h].narrow(0, 0, end).add_(onednn_affine(d.t(), t.q.t()));
-      d_v[b][h].narrow(0, 0, end).add_(onednn_affine(p.t(), g.t()));
+      d_k[b][h].narrow(0, 0, end).add_(onednn_crossed(d, t.q));
+      d_v[b][h].narrow(0, 0, end).add_(onednn_crossed(p, g));
     });
     return {d_q, d_k, d_v, {}};
   }
