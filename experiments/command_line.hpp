@@ -30,7 +30,7 @@ struct Options {
   std::filesystem::path results = "results.h5", cache, json, exported;
   std::string export_dtype = "f32", export_factors = "merged";
   bool verify = false, cache_all = true, cache_chosen = false, resume = false, allow_overlap = false, quick = false, quiet = false,
-       dry_run = false;
+       dry_run = false, mapped = false;
   uint64_t seed = 0;
   int threads = 0;
   std::string dtype = "f32", bos = "default";
@@ -79,8 +79,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   Options o;
   CLI::App app(experiment.about);
   std::vector<std::string> weights, activations, overrides, outputs, attention;
-  std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, device = "cpu", bias = experiment.bias,
-              factors = experiment.factors, branch = experiment.branch;
+  std::string protocol = "gptq", sampling = "gptq", seed = "0", threads = "0", stream, streams = "memory", device = "cpu",
+              bias = experiment.bias, factors = experiment.factors, branch = experiment.branch;
   const auto add_path = [&app](const char* option, std::filesystem::path& to, const char* help) {
     app.add_option(option, to, help)->check([](const std::string& text) {
       return text.empty() ? std::string("a path is missing") : std::string();
@@ -120,6 +120,7 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   add_path("--results", o.results, "where results go (default results.h5)");
   add_path("--cache", o.cache, "folder of calibration caches (default RESULTS.d/cache)");
   app.add_option("--cache-stream", stream, "all | last: keep the inputs of all blocks, or recompute (default: all below 8 GB)");
+  app.add_option("--streams", streams, "memory | mapped: where activations of all samples live; mapped: files in the cache's folder");
   add_path("--export", o.exported, "write the quantized model as a Hugging Face folder");
   app.add_option("--export-dtype", o.export_dtype, "f32 | bf16 | f16: type of exported weights (default f32)");
   app.add_option("--export-factors", o.export_factors,
@@ -168,6 +169,8 @@ inline Options parse(int argc, char** argv, const Experiment& experiment) {
   if (attention.empty() && !experiment.attention.empty()) attention = {experiment.attention};
   if (!stream.empty() && stream != "all" && stream != "last") refuse("--cache-stream: '", stream, "' is neither all nor last");
   o.cache_all = stream != "last", o.cache_chosen = !stream.empty();
+  if (streams != "memory" && streams != "mapped") refuse("--streams: '", streams, "' is neither memory nor mapped");
+  o.mapped = streams == "mapped";
   if (o.export_dtype != "f32" && o.export_dtype != "bf16" && o.export_dtype != "f16")
     refuse("--export-dtype: '", o.export_dtype, "' is none of f32, bf16, f16");
   if (o.export_factors != "merged" && o.export_factors != "apart")

@@ -30,6 +30,9 @@ namespace {
 
 constexpr int64_t batch_tokens = 4096;  ///< of one forward while quantizing
 
+/// Where streams live. The cache is the place for what is large, and `--cache` names it.
+StreamMemory stream_memory(const Options& o) { return o.mapped ? StreamMemory::mapped(o.cache) : StreamMemory(); }
+
 /// What all rows share.
 struct Shared {
   Model model;
@@ -174,7 +177,7 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
 
   progress.begin(job.label, before);
   Walk walk;
-  walk.precision = job.precision, walk.seed = o.seed, walk.batch_tokens = batch_tokens;
+  walk.precision = job.precision, walk.seed = o.seed, walk.batch_tokens = batch_tokens, walk.streams = stream_memory(o);
   walk.progress = [&](int64_t block, const std::string& stage) { progress.at(block, stage); };
   walk.interrupted = [] { return interrupted != 0; };
   const int64_t done = quantize(job.stages, model, s.tokens, reference, store, walk);
@@ -306,7 +309,8 @@ int run_all(const Options& o, const Experiment& experiment) {
   std::map<std::string, std::unique_ptr<RunStore>> stores;  // locked now: a second writer hears of it before anything is computed
   for (const Job& job : jobs)
     if (auto& store = stores[job.blocks]; !store)
-      store = std::make_unique<RunStore>(results::runs_folder(o.results) / job.blocks, model.layout(), model.blocks());
+      store = std::make_unique<RunStore>(results::runs_folder(o.results) / job.blocks, model.layout(), model.blocks(),
+                                         RunStore::Access::write, stream_memory(o));
 
   std::vector<results::Run> runs{full_precision(s, chosen, progress)};
   results::save(o.results, runs.front());
@@ -314,14 +318,15 @@ int run_all(const Options& o, const Experiment& experiment) {
   progress.begin("reference stream");
   if (chosen.cache_all) {
     const CacheKey key{s.model.digest, s.model.tokenizer.digest(), s.calibration, o.dtype, arithmetic()};
-    auto cached = std::make_unique<CachedReference>(chosen.cache, key, model, s.tokens, batch_tokens, [&](int64_t b) {
+    const auto told = [&](int64_t b) {
       stop_if_interrupted("while the reference stream was computed");
       progress.at(b, "float");
-    });
+    };
+    auto cached = std::make_unique<CachedReference>(chosen.cache, key, model, s.tokens, batch_tokens, told, stream_memory(o));
     progress.end(cached->found() ? "from the cache" : "computed");
     reference = std::move(cached);
   } else {
-    reference = std::make_unique<ComputedReference>(model, s.tokens, batch_tokens);
+    reference = std::make_unique<ComputedReference>(model, s.tokens, batch_tokens, stream_memory(o));
   }
   std::string exported;
   for (size_t i = 0; i < jobs.size(); ++i) {

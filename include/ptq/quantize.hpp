@@ -33,6 +33,7 @@ struct Walk {
   uint64_t seed = 0;
   int64_t batch_tokens = 4096;     ///< tokens a forward
   int64_t measured_tokens = 1024;  ///< tokens on which errors of linears are measured
+  StreamMemory streams{};          ///< where the quantized stream lives
   std::function<void(int64_t block, const std::string& stage)> progress{};
   std::function<bool()> interrupted{};  ///< asked between blocks; true stops after the commit
 };
@@ -144,8 +145,8 @@ struct BlockOutcome {
   if (stages.learns()) {
     tell("learn");
     const Tensor& x = stages.learning.input == LearningInput::quantized ? xq : reference.input(block);
-    Descent learned =
-        learn_block(stages, model, static_cast<int>(block), loaded, state, schemes, formats, x, reference.input(block + 1), walk.seed);
+    Descent learned = learn_block(stages, model, static_cast<int>(block), loaded, state, schemes, formats, x, reference.input(block + 1),
+                                  walk.seed, {.streams = walk.streams});
     report.losses = std::move(learned.losses), report.tracked = std::move(learned.tracked);
     fused = stages.smoothing->fuse(layout, loaded, state.smoothing);
     report.seconds.emplace_back("learn", clock.lap());
@@ -227,14 +228,14 @@ inline int64_t quantize(const Stages& stages, const Transformer& model, const Te
   check(stages, model, walk.precision);
   Tensor xq;
   int64_t block = sink.resume(xq);
-  if (block == 0) xq = model.embed(tokens);
+  if (block == 0) xq = embed_stream(model, tokens, walk.batch_tokens, walk.streams);
   for (; block < model.blocks(); ++block) {
     BlockReport report;
     const BlockOutcome done = quantize_block(stages, model, block, xq, reference, walk, report);
     if (walk.progress) walk.progress(block, "advance");
     detail::Clock clock;
     xq = advance(model, block, done.artefact, done.fused, done.schemes, xq, reference.input(block + 1), walk.batch_tokens,
-                 walk.measured_tokens, report);
+                 walk.measured_tokens, report, walk.streams);
     report.seconds.emplace_back("advance", clock.lap());
     sink.commit(block, done.artefact, xq, report);
     if (walk.interrupted && walk.interrupted()) return block + 1;

@@ -3,13 +3,15 @@
 // The name digests every upstream choice, so an option that is not in the key cannot influence the content.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ptq/calibration/reference.hpp>
-#include <ptq/core/digest.hpp>
+#include <ptq/calibration/stream_file.hpp>
 #include <ptq/io/file_lock.hpp>
 #include <ptq/io/hdf5_tensor.hpp>
 #include <ptq/io/made_again.hpp>
@@ -45,14 +47,14 @@ struct CacheKey {
   return static_cast<double>(config.layers + 1) * static_cast<double>(sequences * length * config.hidden * element);
 }
 
-/// Reads the reference stream from a cache file; makes the file first where it is absent. Rows of the large datasets lie outside the
-/// file's seal, so each has a SHA-256 of its own, checked when the row is read.
+/// Reads the reference stream from a cache file, or maps it where memory is mapped; makes the file first where it is absent. Rows of the
+/// large datasets lie outside the file's seal, so each has a SHA-256 of its own, checked when the row is read.
 class CachedReference : public ReferenceStream {
  public:
   /// `told` hears which block is computed. tokens (N, T).
   CachedReference(const std::filesystem::path& folder, const CacheKey& key, const Transformer& model, const Tensor& tokens,
-                  int64_t batch_tokens, const std::function<void(int64_t block)>& told = {})
-      : layout_(model.layout()), path_(folder / (key.digest(tokens) + ".h5")) {
+                  int64_t batch_tokens, const std::function<void(int64_t block)>& told = {}, StreamMemory memory = {})
+      : layout_(model.layout()), path_(folder / (key.digest(tokens) + ".h5")), memory_(std::move(memory)) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     if (error) fail(folder.string(), ": cannot be made: ", error.message());
@@ -71,12 +73,16 @@ class CachedReference : public ReferenceStream {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
   Tensor input(int64_t block) override {
-    return io::made_again([&] {
+    for (const auto& [row, x] : mapped_)
+      if (row == block && x.defined()) return x;
+    Tensor read = io::made_again([&] {
       const io::Hdf5Reader file(path_, io::Hdf5Origin::ours);
-      const Tensor x = io::get(file, "stream", block, 1).squeeze(0);  // (N, T, hidden)
-      require_same(file, "sha256/stream", block, Sha256().update(io::bytes_of(x)));
+      Tensor x = read_stream(file, "stream", block, memory_);  // (N, T, hidden)
+      require_same(file, "sha256/stream", block, stream_digest(x));
       return x;
     });
+    if (memory_.mapped()) mapped_[static_cast<size_t>(block % 2)] = {block, read};
+    return read;
   }
   std::vector<Statistics> statistics(int64_t block) override {
     return io::made_again([&] {
@@ -142,7 +148,7 @@ class CachedReference : public ReferenceStream {
 
   void make(const CacheKey& key, const Transformer& model, const Tensor& tokens, int64_t batch_tokens,
             const std::function<void(int64_t)>& told) const {
-    Tensor x = model.embed(tokens);  // (N, T, hidden)
+    Tensor x = embed_stream(model, tokens, batch_tokens, memory_);  // (N, T, hidden)
     const int64_t blocks = model.blocks(), n = x.size(0), t = x.size(1), hidden = x.size(2);
     const io::DType type = io::stored_dtype(x, "stream");
     std::vector<io::BulkDataset> sets{{"stream", type, {blocks + 1, n, t, hidden}}};
@@ -168,14 +174,14 @@ class CachedReference : public ReferenceStream {
     };
     const auto write_stream = [&](int64_t row) {
       const Tensor whole = x.contiguous();
-      file.write(0, row, io::bytes_of(whole));
-      write_digest(stream_digests, row, Sha256().update(io::bytes_of(whole)));
+      ptq::write_stream(file, 0, row, whole);
+      write_digest(stream_digests, row, stream_digest(whole));
     };
     write_stream(0);
     for (int64_t block = 0; block < blocks; ++block) {
       if (told) told(block);
       std::vector<Statistics> stats;
-      x = reference_forward(model, block, x, stats, batch_tokens);
+      x = reference_forward(model, block, x, stats, batch_tokens, memory_);
       write_stream(block + 1);
       for (size_t g = 0; g < stats.size(); ++g) {
         const auto all = rows(stats[g]);
@@ -188,6 +194,8 @@ class CachedReference : public ReferenceStream {
 
   Layout layout_;
   std::filesystem::path path_;
+  StreamMemory memory_;
+  std::array<std::pair<int64_t, Tensor>, 2> mapped_{};  // rows that are as written, for they cost no memory
   bool found_ = false;
 };
 

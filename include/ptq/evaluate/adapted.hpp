@@ -66,7 +66,7 @@ struct AdaptedPerplexity {
       finish(done.blocks, x[i], windows[i]);
       continue;
     }
-    ComputedReference reference(model, windows[i], walk.batch_tokens);
+    ComputedReference reference(model, windows[i], walk.batch_tokens, walk.streams);
     std::vector<Tensor> teachers;  // (n, length, hidden) by refitted block
     if (how.input == RefitInput::full_teacher)
       for (int64_t block = first; block < model.blocks(); ++block) teachers.push_back(reference.input(block + 1));

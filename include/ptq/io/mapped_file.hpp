@@ -18,6 +18,14 @@
 
 namespace ptq::io {
 
+/// Gives back the memory of the whole pages inside `part` of a file's map; reading them again pages them in again.
+inline void forget_pages(std::span<const std::byte> part) noexcept {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 /// Read-only private map of a regular file; moves, never copies. The bytes live as long as the object.
 /// A file that another process cuts short while it is mapped kills the reader (SIGBUS): replace files by rename, as the writers here do.
 class MappedFile {
@@ -56,13 +64,8 @@ class MappedFile {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
-  /// Gives back the memory of the whole pages inside `part`, which must lie in the map; reading them again pages them in again.
-  void forget(std::span<const std::byte> part) const noexcept {
-    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
-    const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
-    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-  }
+  /// Gives back the memory of `part`, which must lie in the map.
+  void forget(std::span<const std::byte> part) const noexcept { forget_pages(part); }
 
  private:
   std::string path_;

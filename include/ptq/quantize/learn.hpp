@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <ptq/calibration/stream_memory.hpp>
 #include <ptq/core/kept_memory.hpp>
 #include <ptq/core/minimize.hpp>
 #include <ptq/model/transformer.hpp>
@@ -71,13 +72,31 @@ inline std::vector<std::vector<int64_t>> batches(const Learning& how, int64_t sa
   return all;
 }
 
-/// The float block over x (N, T, hidden), a sequence at a time.
-inline Tensor float_output(const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x) {
+/// The block over x (N, T, hidden), a sequence at a time; made in `memory`.
+inline Tensor block_output(const Transformer& model, int64_t block, Operators& ops, const Tensor& x, const StreamMemory& memory) {
   const c10::NoGradGuard off;
-  FloatOperators ops(model.config(), parameters);
-  Tensor y = at::empty_like(x);
-  for (int64_t i = 0; i < x.size(0); ++i) y.narrow(0, i, 1).copy_(model.forward(block, x.narrow(0, i, 1), ops));
+  const Tensor y = memory.empty_like(x);
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    const Tensor from = x.narrow(0, i, 1), to = y.narrow(0, i, 1);  // (1, T, hidden)
+    to.copy_(model.forward(block, from, ops));
+    io::forget(from), io::forget(to);
+  }
   return y;
+}
+
+/// The same of the float block.
+inline Tensor float_output(const Transformer& model, int64_t block, const BlockParameters& parameters, const Tensor& x,
+                           const StreamMemory& memory = {}) {
+  FloatOperators ops(model.config(), parameters);
+  return block_output(model, block, ops, x, memory);
+}
+
+/// Sequences of a stream, (batch, T, hidden), copied from (N, T, hidden).
+inline Tensor pick(const Tensor& stream, const Tensor& sequences) {
+  if (!stream.defined()) return {};
+  const Tensor picked = stream.index_select(0, sequences);
+  io::forget(stream);
+  return picked;
 }
 
 /// Formats under which nothing but weights is rounded.
@@ -93,6 +112,7 @@ inline Formats no_formats(const Layout& layout) {
 struct LearnOptions {
   std::optional<double> smoothing_rate{}, rounding_rate{};  ///< in place of the policies' own
   std::function<void(int64_t step)> on_step{};              ///< before each update: what was learned after `step` updates
+  StreamMemory streams{};                                   ///< where the float block's output on x goes, if the loss reads it
 };
 
 /// Learns in place; returns the losses. x (N, T, hidden): the block's input by `learning.input`; target (N, T, hidden). After a divergence
@@ -109,7 +129,8 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
   const auto plan = detail::batches(how, x.size(0), seed + static_cast<uint64_t>(block));
   const auto steps = static_cast<int64_t>(plan.size());
   const double epsilon = stages.loss->averages() ? how.epsilon / static_cast<double>(x.size(1)) : how.epsilon;
-  const Tensor own = stages.loss->reads_own_target() ? detail::float_output(model, block, parameters, x) : Tensor();  // (N, T, hidden)
+  Tensor own;  // (N, T, hidden)
+  if (stages.loss->reads_own_target()) own = detail::float_output(model, block, parameters, x, options.streams);
   const Formats seen = how.activations ? formats : detail::no_formats(model.layout());
   const auto project = [&](NamedTensors& smoothing) {
     const c10::NoGradGuard off;
@@ -119,8 +140,8 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
     return FormatOperators(model.config(), fake_quantized(stages, model.layout(), parameters, now, schemes), seen);
   };
   const auto value = [&](FormatOperators& ops, const Tensor& picked) {
-    const Tensor y = model.forward(block, x.index_select(0, picked), ops);  // (batch, T, hidden)
-    return stages.loss->value({target.index_select(0, picked), own.defined() ? own.index_select(0, picked) : own}, y);
+    const Tensor y = model.forward(block, detail::pick(x, picked), ops);  // (batch, T, hidden)
+    return stages.loss->value({detail::pick(target, picked), detail::pick(own, picked)}, y);
   };
   const auto loss = [&](int64_t step) {
     if (options.on_step) options.on_step(step);

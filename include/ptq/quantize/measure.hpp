@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ptq/calibration/observer.hpp>
+#include <ptq/calibration/stream_memory.hpp>
 #include <ptq/model/transformer.hpp>
 #include <ptq/quantize/report.hpp>
 #include <ptq/quantized_block.hpp>
@@ -82,23 +83,25 @@ struct MeteredOperators : FormatOperators {
 
 }  // namespace detail
 
-/// The stream after the block: (N, T, hidden). `target` is the reference stream after it. Fills the report's errors.
+/// The stream after the block: (N, T, hidden), made in `memory`. `target` is the reference stream after it. Fills the report's errors.
 [[nodiscard]] inline Tensor advance(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const BlockParameters& fused,
                                     const std::vector<Scheme>& schemes, const Tensor& xq, const Tensor& target, int64_t batch_tokens,
-                                    int64_t measured_tokens, BlockReport& report) {
+                                    int64_t measured_tokens, BlockReport& report, const StreamMemory& memory = {}) {
   detail::ErrorMeter meter(model.layout(), fused, schemes, artefact.formats.branch, measured_tokens);
   const std::vector<LowRank> corrections = artefact.corrections();
   detail::MeteredOperators ops(model.config(), artefact.parameters(), artefact.formats, corrections, meter);
-  Tensor out = at::empty_like(xq);
+  const Tensor out = memory.empty_like(xq);
   double error = 0, size = 0;
   for_batches(xq.size(0), xq.size(1), artefact.formats.per_call() ? 1 : batch_tokens, [&](int64_t first, int64_t count) {
-    const Tensor y = model.forward(block, xq.narrow(0, first, count), ops);
-    const Tensor t = target.narrow(0, first, count).to(y.scalar_type());
+    const Tensor from = xq.narrow(0, first, count), aim = target.narrow(0, first, count), to = out.narrow(0, first, count);
+    const Tensor y = model.forward(block, from, ops);
+    require_finite(y, "block " + std::to_string(block) + ", output of the quantized block");
+    const Tensor t = aim.to(y.scalar_type());
     error += (y - t).square().sum(at::kDouble).item<double>();
     size += t.square().sum(at::kDouble).item<double>();
-    out.narrow(0, first, count).copy_(y);
+    to.copy_(y);
+    io::forget(from), io::forget(aim), io::forget(to);
   });
-  require_finite(out, "block " + std::to_string(block) + ", output of the quantized block");
   meter.report(report.linears);
   report.error = size > 0 ? error / size : 0;
   return out;

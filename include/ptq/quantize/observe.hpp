@@ -78,10 +78,14 @@ inline void forward_while_watched(const Transformer& model, int64_t block, const
         enough(group);
       };
       visited = 0;
-      detail::forward_while_watched(model, block, how.reference_input.narrow(0, first, count), original);
+      const Tensor part = how.reference_input.narrow(0, first, count);  // (count, T, hidden)
+      detail::forward_while_watched(model, block, part, original);
+      io::forget(part);
     }
     visited = 0;
-    detail::forward_while_watched(model, block, x.narrow(0, first, count), watch);
+    const Tensor part = x.narrow(0, first, count);  // (count, T, hidden)
+    detail::forward_while_watched(model, block, part, watch);
+    io::forget(part);
   });
   for (Statistics& s : stats) s.finish();
   return stats;
@@ -121,8 +125,11 @@ inline void set_static_grids(Formats& formats, const Transformer& model, int64_t
   Observer watch(model.config(), parameters);
   watch.on_input = [&](int group, const Tensor& seen) { inputs[static_cast<size_t>(group)].add(seen); };
   watch.on_output = [&](int site, const Tensor& y) { outputs[static_cast<size_t>(site)].add(y); };
-  for_batches(x.size(0), x.size(1), batch_tokens,
-              [&](int64_t first, int64_t count) { (void)model.forward(block, x.narrow(0, first, count), watch); });
+  for_batches(x.size(0), x.size(1), batch_tokens, [&](int64_t first, int64_t count) {
+    const Tensor part = x.narrow(0, first, count);  // (count, T, hidden)
+    (void)model.forward(block, part, watch);
+    io::forget(part);
+  });
   const auto set = [&](std::vector<Format>& all, const std::vector<Extent>& seen) {
     for (size_t i = 0; i < all.size(); ++i)
       if (all[i].scheme.calibrated) all[i].fixed = static_grid(all[i].scheme, seen[i].low, seen[i].high, x.scalar_type());

@@ -68,12 +68,11 @@ namespace detail {
   return state;
 }
 
-/// The block over x, a sequence at a time.
-[[nodiscard]] inline Tensor run_block(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const Tensor& x) {
+/// The committed block over x, a sequence at a time; made in `memory`.
+[[nodiscard]] inline Tensor run_block(const Transformer& model, int64_t block, const QuantizedBlock& artefact, const Tensor& x,
+                                      const StreamMemory& memory = {}) {
   QuantizedOperators ops(model.config(), artefact);
-  Tensor y = at::empty_like(x);
-  for (int64_t i = 0; i < x.size(0); ++i) y.narrow(0, i, 1).copy_(model.forward(block, x.narrow(0, i, 1), ops));
-  return y;
+  return block_output(model, block, ops, x, memory);
 }
 
 /// The recipe's loss with committed codes, averaged over sequences.
@@ -81,6 +80,7 @@ namespace detail {
   double sum = 0;
   for (int64_t i = 0; i < y.size(0); ++i)
     sum += stages.loss->value({target.narrow(0, i, 1), own.narrow(0, i, 1)}, y.narrow(0, i, 1)).item<double>();
+  io::forget(y), io::forget(target), io::forget(own);
   return sum / static_cast<double>(y.size(0));
 }
 
@@ -126,19 +126,20 @@ inline void require_same_formats(const QuantizedBlock& before, const QuantizedBl
     if (before.state.empty() && (stages.learns() || stages.smoothing->needs().any()))
       fail(place, ": the committed block does not hold what its smoothing and rounding were; quantize again");
     BlockState state = literal ? detail::identity_state(stages, layout, loaded, schemes) : detail::calibrated_state(before, layout);
-    const Tensor own = detail::float_output(model, block, loaded, x);                         // (N, T, hidden)
+    const Tensor own = detail::float_output(model, block, loaded, x, walk.streams);           // (N, T, hidden)
     const Tensor target = how.input == RefitInput::full_teacher ? text.teacher(block) : own;  // (N, T, hidden)
     RefitReport report;
     report.block = block;
     report.losses = learn_block(inner, model, static_cast<int>(block), loaded, state, schemes, formats, x, target, walk.seed,
-                                {how.smoothing_rate, how.rounding_rate, {}})
+                                {how.smoothing_rate, how.rounding_rate, {}, walk.streams})
                         .losses;
     BlockReport numbers;
     numbers.linears.resize(layout.sites.size());
     QuantizedBlock after = solve_block(
         stages, model, block, stages.smoothing->fuse(layout, loaded, state.smoothing), state, schemes, formats, x, reference, walk,
         [](const char*) {}, numbers);
-    const Tensor y_before = detail::run_block(model, block, before, x), y_after = detail::run_block(model, block, after, x);
+    const Tensor y_before = detail::run_block(model, block, before, x, walk.streams);  // (N, T, hidden)
+    const Tensor y_after = detail::run_block(model, block, after, x, walk.streams);    // (N, T, hidden)
     report.before = detail::committed_loss(stages, y_before, target, own),
     report.after = detail::committed_loss(stages, y_after, target, own);
     report.kept = literal || report.after < report.before;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <ptq/calibration/stream_file.hpp>
 #include <ptq/io/atomic_file.hpp>
 #include <ptq/io/file_lock.hpp>
 #include <ptq/io/made_again.hpp>
@@ -84,8 +85,9 @@ class RunStore : public CommitSink {
   enum class Access { read, write };
 
   /// `folder` is named by the digest of everything that changes bytes; another writer in it is an error. Readers see whole blocks always.
-  RunStore(std::filesystem::path folder, const Layout& layout, int64_t blocks, Access access = Access::write)
-      : folder_(std::move(folder)), layout_(layout), blocks_(blocks) {
+  /// `memory` is where the stream of an interrupted run goes on.
+  RunStore(std::filesystem::path folder, const Layout& layout, int64_t blocks, Access access = Access::write, StreamMemory memory = {})
+      : folder_(std::move(folder)), layout_(layout), blocks_(blocks), memory_(std::move(memory)) {
     if (access == Access::read) return;
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
@@ -135,24 +137,25 @@ class RunStore : public CommitSink {
   [[nodiscard]] Tensor load_stream(int64_t block) const {
     return io::made_again([&] {
       const io::Hdf5Reader file(stream_path(block), io::Hdf5Origin::ours);
-      Tensor t = io::get(file, "stream");  // (N, T, hidden)
-      if (Sha256().update(io::bytes_of(t)).hex() != file.attribute<std::string>("/", "sha256"))
+      const Tensor t = read_stream(file, "stream", {}, memory_);  // (N, T, hidden)
+      if (stream_digest(t).hex() != file.attribute<std::string>("/", "sha256"))
         fail(file.path().string(), ": is damaged: its elements are not those that were written");
       return t;
     });
   }
   void save_stream(int64_t block, const Tensor& stream) const {  // stream (N, T, hidden)
     const Tensor t = stream.contiguous();
-    const std::string digest = Sha256().update(io::bytes_of(t)).hex();  // elements of bulk datasets are not sealed
+    const std::string digest = stream_digest(t).hex();  // elements of bulk datasets are not sealed
     io::Hdf5Bulk file(stream_path(block), {{"stream", io::stored_dtype(t, "stream"), t.sizes().vec()}},
                       [&](io::Hdf5Writer& f) { f.attribute("/", "sha256", digest); });
-    for (int64_t n = 0; n < t.size(0); ++n) file.write(0, n, io::bytes_of(t[n]));
+    write_stream(file, 0, {}, t);
     file.commit();
   }
 
   std::filesystem::path folder_;
   Layout layout_;
   int64_t blocks_;
+  StreamMemory memory_;
   std::unique_ptr<io::FileLock> lock_;
 };
 

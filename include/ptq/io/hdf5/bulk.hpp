@@ -22,7 +22,7 @@ struct BulkDataset {
   std::vector<std::int64_t> shape{};  ///< leading dimension: rows
 };
 
-/// Contiguous datasets, filled in any order and committed by a rename.
+/// Contiguous datasets, filled in any order and committed by a rename. They begin at pages of the file, so their rows can be mapped.
 ///
 /// HDF5 only lays the file out, in memory, where the elements are a hole; so a disk that fills up is met by our own writes. Room for the
 /// whole file is reserved at once.
@@ -31,7 +31,7 @@ class Hdf5Bulk {
   /// `rest` adds attributes and small datasets, which must be known now.
   Hdf5Bulk(const std::filesystem::path& target, std::vector<BulkDataset> datasets, const std::function<void(Hdf5Writer&)>& rest = {})
       : datasets_(std::move(datasets)), file_(target, needed(target)) {
-    Hdf5Writer writer;
+    Hdf5Writer writer(page);
     {
       std::vector<hdf5::Handle> made;
       for (const BulkDataset& dataset : datasets_)
@@ -57,6 +57,16 @@ class Hdf5Bulk {
     left_ -= std::min<std::uint64_t>(left_, rows.size());
   }
 
+  /// Writes a part of one row, from byte `inside` of it on.
+  void write_part(std::size_t dataset, std::int64_t row, std::uint64_t inside, std::span<const std::byte> part) {
+    const std::uint64_t all = row_bytes(datasets_.at(dataset)), offset = place(dataset, row, all);
+    if (inside > all || part.size() > all - inside)
+      fail(file_.target().string(), ": ", datasets_[dataset].path, ": ", part.size(), " bytes from ", inside, " are no part of a row of ",
+           all);
+    file_.write_at(offset + inside, part);
+    left_ -= std::min<std::uint64_t>(left_, part.size());
+  }
+
   /// Reads back rows that were written.
   void read(std::size_t dataset, std::int64_t first, std::span<std::byte> rows) const {
     file_.read_at(place(dataset, first, rows.size()), rows);
@@ -69,6 +79,8 @@ class Hdf5Bulk {
   }
 
  private:
+  static constexpr std::uint64_t page = 4096;
+
   [[nodiscard]] static std::uint64_t row_bytes(const BulkDataset& dataset) {
     std::uint64_t bytes = bits(dataset.type) / 8;
     for (std::size_t i = 1; i < dataset.shape.size(); ++i) bytes *= static_cast<std::uint64_t>(dataset.shape[i]);
@@ -87,7 +99,7 @@ class Hdf5Bulk {
       if (dataset.shape.empty() || bytes > INT64_MAX || __builtin_add_overflow(bytes_, bytes, &bytes_) || bytes_ > INT64_MAX / 2)
         fail(target.string(), ": ", dataset.path, ": its shape is absurd");
     }
-    return bytes_ + 4096;  // the metadata come on top
+    return bytes_ + page * (1 + datasets_.size());  // the metadata come on top, and what lies before a page
   }
 
   [[nodiscard]] std::uint64_t place(std::size_t dataset, std::int64_t first, std::size_t size) const {

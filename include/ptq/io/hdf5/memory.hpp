@@ -142,13 +142,15 @@ struct MemoryFile {
   return driver;
 }
 
-/// File access properties: in `bytes`, in the format that 1.8 and all later libraries read.
-[[nodiscard]] inline Handle memory_access(SparseBytes& bytes) {
+/// File access properties: in `bytes`, in the format that 1.8 and all later libraries read. What has `alignment` bytes or more begins at a
+/// multiple of it.
+[[nodiscard]] inline Handle memory_access(SparseBytes& bytes, std::uint64_t alignment) {
   constexpr std::string_view what = "HDF5 in memory";
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, what);
   SparseBytes* const pointer = &bytes;
   check(H5Pset_driver(access, memory_driver(), &pointer) >= 0, what);
   check(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0, what);
+  check(H5Pset_alignment(access, alignment, alignment) >= 0, what);
   check(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0, what);
   return access;
 }

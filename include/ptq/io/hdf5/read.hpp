@@ -124,6 +124,17 @@ class Hdf5Reader {
                             [&](hid_t memory, void* to) { return H5Dread(opened, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, to); });
   }
 
+  /// The byte of the file where the elements of a dataset begin, if they lie there one after the other as `as` lies in memory.
+  [[nodiscard]] std::optional<std::uint64_t> offset(const std::string& dataset, DType as) const {
+    const hdf5::Handle opened = open_dataset(dataset);
+    const Hdf5Info what = hdf5::inspect(opened, size_, where(dataset));
+    const hdf5::Handle type(H5Dget_type(opened), H5Tclose, where(dataset)),
+        properties(H5Dget_create_plist(opened), H5Pclose, where(dataset));
+    if (what.count == 0 || H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Tequal(type, hdf5::stored_type(as)) <= 0) return std::nullopt;
+    const haddr_t at = H5Dget_offset(opened);
+    return at == HADDR_UNDEF ? std::nullopt : std::optional<std::uint64_t>(at);
+  }
+
   /// For the writer, which copies objects between files.
   [[nodiscard]] hid_t id() const { return file_; }
 

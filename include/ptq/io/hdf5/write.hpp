@@ -19,9 +19,11 @@ namespace ptq::io {
 /// An HDF5 file under construction. Paths start at the root; parents are made as needed; names are kept in the order of creation.
 class Hdf5Writer {
  public:
-  Hdf5Writer() : bytes_(std::make_unique<hdf5::SparseBytes>()) {
+  /// Datasets of `alignment` bytes or more begin at a multiple of it.
+  explicit Hdf5Writer(std::uint64_t alignment = 1) : bytes_(std::make_unique<hdf5::SparseBytes>()) {
     hdf5::start();
-    file_ = hdf5::Handle(H5Fcreate(name_.c_str(), H5F_ACC_TRUNC, ordered(H5P_FILE_CREATE), hdf5::memory_access(*bytes_)), H5Fclose, name_);
+    const hdf5::Handle access = hdf5::memory_access(*bytes_, alignment);
+    file_ = hdf5::Handle(H5Fcreate(name_.c_str(), H5F_ACC_TRUNC, ordered(H5P_FILE_CREATE), access), H5Fclose, name_);
   }
 
   /// Makes a group, or nothing when it is there.
