@@ -62,6 +62,8 @@ REFUSED = [
     (["--protocol", "0"], "protocol '0' is not known"),
     (["--bos", "once"], "--bos: 'once'"),
     (["--cache-stream", "most"], "--cache-stream: 'most'"),
+    (["--streams", "disk"], "--streams: 'disk' is neither memory nor mapped"),
+    (["--streams", ""], "--streams: ''"),
     (["--export-dtype", "f8"], "--export-dtype: 'f8'"),
     (["--verify"], "--verify needs --export"),
     (["--seed", "-1"], "--seed: '-1'"),
