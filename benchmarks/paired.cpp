@@ -191,6 +191,7 @@ int main(int argc, char** argv) {
   register_search();
   register_learning();
   register_learning_step();
+  register_learning_memory();
   register_codebooks();
   register_evaluation();
   register_low_rank();

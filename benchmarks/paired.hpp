@@ -79,6 +79,7 @@ void register_search();
 void register_learning();
 void register_codebooks();
 void register_learning_step();
+void register_learning_memory();
 void register_evaluation();
 void register_low_rank();
 void register_solvers();

@@ -25,6 +25,8 @@ def main(files):
             print(f"| `{name}` | | | | | | | {b['error_message']} |")
             failed |= b["error_message"].startswith("wrong")
             continue
+        if "memory_ratio" in b:
+            continue
         goals = []
         kinds = (("peer_ratio", "goal", "×"), ("roof", "roof_goal", " of the ceiling"), ("of_mm", "mm_goal", " of `mm`"))
         for value, goal, sign in ((b.get(value), b.get(goal), sign) for value, goal, sign in kinds):
@@ -33,6 +35,12 @@ def main(files):
                 failed |= value < 0.7 * goal
         spread = f"{number(b['peer_ratio_min'])} … {number(b['peer_ratio_max'])}" if "peer_ratio" in b else ""
         print(f"| `{name}` | {number(b['real_time'])} | {number(b.get('roof'), 2)} | {number(b.get('of_mm'), 2)} | {number(b.get('peer_ratio'))} | {spread} | {', '.join(goals)} | {b['err']:.1e} |")
+    memory = {name: b for name, b in rows.items() if "memory_ratio" in b}
+    parts = ("weights", "parameters", "gradients", "moments", "saved", "streams", "floor", "peak", "file_pages")
+    if memory:
+        print("\n| memory, MB | " + " | ".join(parts).replace("_", " ") + " | peak : floor |\n|" + "---|" * (len(parts) + 2))
+    for name, b in memory.items():
+        print(f"| `{name}` | " + " | ".join(f"{b[part] / 1e6:.0f}" for part in parts) + f" | {b['memory_ratio']:.2f} |")
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <limits>
+#include <memory>
 
 #include "catch.hpp"
 #include "temporary_folder.hpp"
@@ -382,4 +383,21 @@ TEST_CASE("the program show prints tables and tells wrong arguments from wrong f
   CHECK(show((folder / "text.h5").string()) == 1);
   CHECK_THAT(contents(folder / "err"), ContainsSubstring("text.h5: is not an HDF5 file"));
   CHECK(show("--help") == 0);
+}
+
+TEST_CASE("the peak of memory begins again at what is held when it is told to") {
+  constexpr std::int64_t size = 300 << 20;
+  const auto use = [] {
+    const std::unique_ptr<char[]> bytes(new char[size]);
+    for (std::int64_t i = 0; i < size; i += 4096) bytes[static_cast<std::size_t>(i)] = 1;
+    return resident_memory().anonymous;
+  };
+  const std::int64_t before = resident_memory().anonymous, inside = use();
+  if (before == 0) SKIP_TEST("there is no /proc");
+  CHECK(inside - before > size * 9 / 10);
+  const ResidentMemory after = resident_memory();
+  CHECK(after.peak >= inside);
+  CHECK(after.all() < after.peak - size / 2);
+  if (!forget_peak_memory()) SKIP_TEST("the peak cannot be set back here");
+  CHECK(resident_memory().peak < after.peak - size / 2);
 }

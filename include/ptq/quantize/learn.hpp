@@ -116,7 +116,7 @@ struct LearnOptions {
 };
 
 /// Learns in place; returns the losses. x (N, T, hidden): the block's input by `learning.input`; target (N, T, hidden). After a divergence
-/// the start comes back, and while `learning.restarts` allow it all begins again at half the rates.
+/// all begins again from the start, at half the rates, while `learning.restarts` allow it.
 inline Descent learn_block(const Stages& stages, const Transformer& model, int block, const BlockParameters& parameters, BlockState& state,
                            const std::vector<Scheme>& schemes, const Formats& formats, const Tensor& x, const Tensor& target, uint64_t seed,
                            const LearnOptions& options = {}) {
@@ -166,9 +166,10 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
       return sum / static_cast<double>(tracked);
     };
 
-  std::vector<Tensor> start;
+  std::vector<Tensor> start;  // as large as the block: kept only where it may be needed
   for (const ParameterGroup& g : groups)
-    for (const Tensor& p : g.tensors) start.push_back(p.clone());
+    for (const Tensor& p : g.tensors)
+      if (how.restarts > 0) start.push_back(p.clone());
   for (int64_t left = how.restarts;; --left) {
     try {
       Descent done = minimise(groups, how, steps, epsilon, loss, "block " + std::to_string(block), tracking);
@@ -176,12 +177,12 @@ inline Descent learn_block(const Stages& stages, const Transformer& model, int b
       project(state.smoothing);
       return done;
     } catch (const Diverged&) {
+      if (left <= 0) throw;
       size_t i = 0;
       for (ParameterGroup& g : groups) {
         for (Tensor& p : g.tensors) p.mutable_grad().reset(), p.requires_grad_(false).copy_(start[i++]);
         g.rate /= 2;
       }
-      if (left <= 0) throw;
     }
   }
 }
