@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ptq/core/column_run.hpp>
+#include <ptq/core/transpose.hpp>
 
 namespace ptq::detail {
 
@@ -40,9 +41,9 @@ inline void put_kept(ColumnRun& run, int64_t begin, const Tensor& chosen) {
 inline void round_each_to_levels(ColumnRun& run, const ColumnGrid& how, const Tensor& x, int64_t begin, const Tensor& m) {
   constexpr int64_t strip = 8;  // columns that take in all earlier errors of the block together
   const int64_t rows = x.size(0), width = x.size(1);
-  const auto turned = [&](const Tensor& t) { return t.defined() ? t.narrow(1, begin, width).t().contiguous() : Tensor(); };
-  const Tensor w = turned(run.w), divisor = turned(run.divisor), share = m.t().contiguous();  // (width, width) M_ij at j, i
-  const Tensor value = x.t().contiguous();                                                    // (width, rows)
+  const auto turned = [&](const Tensor& t) { return t.defined() ? by_rows(t.narrow(1, begin, width).t()) : Tensor(); };
+  const Tensor w = turned(run.w), divisor = turned(run.divisor), share = by_rows(m.t());  // (width, width) M_ij at j, i
+  const Tensor value = by_rows(x.t());                                                    // (width, rows)
   const Tensor e = at::empty_like(w), codes = at::empty(w.sizes(), at::kInt);
   Tensor keep;
   by_scalar(x, "column rounding", [&]<class T>(T) {
@@ -87,7 +88,7 @@ inline void round_block_to_levels(ColumnRun& run, const ColumnGrid& how, const C
   const Tensor x = block_start(run, factor, begin, end);                                     // (rows, width)
   const Tensor m = factor.unit.narrow(0, begin, end - begin).narrow(1, begin, end - begin);  // (width, width)
   if (!how.levels_ahead) return round_each_to_levels(run, how, x, begin, m);
-  const ColumnLevels chosen = how.levels(begin, current_weights(run, factor, begin, end).t().contiguous());
+  const ColumnLevels chosen = how.levels(begin, by_rows(current_weights(run, factor, begin, end).t()));
   put_levels(run, begin, chosen.levels);
   put_kept(run, begin, chosen.keep);
   round_block(run, x, begin, m);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include <ptq/core/affine.hpp>
+#include <ptq/core/transpose.hpp>
 
 namespace ptq {
 
@@ -16,7 +17,7 @@ inline void add_gram(Tensor& gram, const Tensor& x) {  // gram (n, n), x (tokens
     fail("Gram matrix ", shape_text(gram), " does not fit inputs ", shape_text(x));
   const int64_t strip = std::max<int64_t>(64, (n + 7) / 8);
   for (int64_t first = 0; first < tokens; first += chunk) {
-    const Tensor xt = x.narrow(0, first, std::min(chunk, tokens - first)).t().contiguous();  // (n, chunk)
+    const Tensor xt = by_rows(x.narrow(0, first, std::min(chunk, tokens - first)).t());  // (n, chunk)
     for (int64_t i = 0; i < n; i += strip) {
       const int64_t rows = std::min(strip, n - i);
       gram.narrow(0, i, rows).narrow(1, i, n - i).add_(affine(xt.narrow(0, i, rows), xt.narrow(0, i, n - i)));  // (rows, n - i)

@@ -6,6 +6,7 @@
 #include <random>
 
 #include <ptq/core/affine.hpp>
+#include <ptq/core/transpose.hpp>
 
 namespace ptq {
 
@@ -88,12 +89,12 @@ inline TruncatedSvd full_svd(const Tensor& m, int64_t rank) {
   if (options.tolerance <= 0 || least <= 256 || 2 * l > least) return detail::full_svd(m, rank);
 
   TruncatedSvd s;
-  const Tensor by_rows = m.contiguous(), by_cols = m.t().contiguous();  // both orders, for products x Wᵀ
+  const Tensor whole = m.contiguous(), turned = by_rows(m.t());  // both orders, for products x Wᵀ
   s.energy = m.to(at::kDouble).square().sum().item<double>();
   Tensor z = detail::orthonormal(detail::random_matrix(cols, l, options.seed));  // (cols, l)
   double captured = 0, gain = 0;
   for (;;) {
-    const Tensor y = affine(by_rows, z.t().to(m.scalar_type())).to(at::kDouble);   // (rows, l)
+    const Tensor y = affine(whole, z.t().to(m.scalar_type())).to(at::kDouble);     // (rows, l)
     const auto [lambda, vectors] = at::linalg_eigh(at::mm(y.t(), y));              // ascending
     const Tensor sigma = lambda.flip(0).clamp_min(0).sqrt(), w = vectors.flip(1);  // (l), (l, l)
     const double now = sigma.narrow(0, 0, rank).square().sum().item<double>(), gained = now - captured;
@@ -110,7 +111,7 @@ inline TruncatedSvd full_svd(const Tensor& m, int64_t rank) {
       return s;
     }
     const Tensor u = detail::divide_columns(at::mm(y, w), sigma).to(m.scalar_type());  // (rows, l)
-    z = detail::orthonormal(affine(by_cols, u.t().contiguous()));
+    z = detail::orthonormal(affine(turned, u.t()));
   }
 }
 
