@@ -35,6 +35,8 @@ namespace ptq::driver {
   note("loss_before", number(before / count)), note("loss_after", number(after / count)), note("kept", number(kept / count));
   std::string line = cat(text.name, ": adapted, loss on it ", number(before / count), " to ", number(after / count), ", kept ",
                          static_cast<int64_t>(kept), " of ", static_cast<int64_t>(count));
+  const bool unrounded = stages.adaptation->refit().input == RefitInput::literal && walk.precision.quantizes_activations();
+  if (unrounded) note("last_block", "activations not rounded"), line += "; its last block has activations not rounded: not comparable";
   if (!done.blocks.empty()) {
     const Tensor source = calibration.narrow(0, 0, std::min<int64_t>(16, calibration.size(0)));
     const double was = perplexity(model, head, {source}, committed_operators(model, committed), options).estimate().value;

@@ -170,6 +170,7 @@ results::Run run_row(const Job& job, Shared& s, ReferenceStream& reference, RunS
   results::Run run = blank_run(s, o);
   run.label = job.label + bos_suffix(o.bos), run.recipe = job.stages.label, run.digest = job.digest;
   run.description = job.stages.description, run.precision = job.precision.slots();
+  if (job.digest != job.blocks) run.settings.emplace_back("blocks", job.blocks);  // adapted anew to every text
   const int64_t before = store.committed();
   if (before > 0)
     progress.say(cat(job.label, ": ", before == model.blocks() ? "all" : std::to_string(before), " of ", model.blocks(),

@@ -24,10 +24,12 @@ std::string entry(const results::Texts& texts, const std::string& name) {
   return {};
 }
 
-/// A run is named by its folder of blocks or by its results file; both lie side by side.
+/// A run is named by its folder of blocks or by its results file; both lie side by side. The file of a run that adapts to the text it is
+/// scored on names the folder of another, whose blocks are its own.
 struct Committed {
   results::Run run;
   fs::path folder;
+  bool adapted = false;  ///< what is scored here are the committed blocks, which have seen no text
 };
 
 Committed open_run(const fs::path& path) {
@@ -38,6 +40,8 @@ Committed open_run(const fs::path& path) {
   const auto runs = results::load(file);
   if (runs.size() != 1) refuse(file.string(), ": holds ", runs.size(), " runs; name one of ", results::runs_folder(file).string(), "/*.h5");
   c.run = runs.front();
+  if (const std::string blocks = entry(c.run.settings, "blocks"); !blocks.empty())
+    c.adapted = true, c.folder = c.folder.parent_path() / blocks;
   if (!fs::is_directory(c.folder)) fail(c.folder.string(), ": the blocks of the run are not there");
   return c;
 }
@@ -123,6 +127,10 @@ int evaluate(int argc, char** argv) {
   if (committed) {
     results::Run run = committed->run;
     run.evaluations.clear();
+    if (committed->adapted) {
+      run.label += ", as committed";
+      progress.say(run.label + ": its blocks before any adaptation; only the driver that wrote the run adapts them to a text");
+    }
     const RunStore store(committed->folder, model.layout(), model.blocks(), RunStore::Access::read);
     if (store.committed() < model.blocks())
       fail(committed->folder.string(), ": ", store.committed(), " of ", model.blocks(),
