@@ -17,7 +17,7 @@ from pathlib import Path
 
 AXES = ("rounding", "smoothing", "loss", "solver", "correction", "adaptation")
 # Sections of docs/command_line.md by the programs whose options they list, all together.
-PROGRAMS = {"Drivers": ("gptq", "gptaq", "awrq", "claq", "flexround", "lrq", "omniquant", "lrquant", "lrquant_tta", "l2qer", "qera", "quickstart_table"), "inspect": ("inspect",), "evaluate": ("evaluate",), "show": ("show",)}
+PROGRAMS = {"Drivers": ("gptq", "gptaq", "awrq", "claq", "flexround", "lrq", "omniquant", "lrquant", "lrquant_tta", "l2qer", "qera", "quickstart_table"), "inspect": ("inspect",), "evaluate": ("evaluate",), "generalisation": ("generalisation",), "show": ("show",)}
 PLACES = ("", "include/ptq", "include", "kernels", "kernels/include/ptq", "docs", "tests", "experiments")  # where a named file may lie
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_.-]*[a-z0-9]")
 

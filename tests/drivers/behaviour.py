@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import shutil
 import struct
 
@@ -115,6 +116,49 @@ class Repeated(Programs):
         self.run_program("evaluate", name, "--evaluate", "books_test:4x64", "--model", OPT, status=1, says="is not the model this run quantized")
         (run_folders(file)[0] / "block_0003.h5").unlink()
         self.run_program("evaluate", name, "--evaluate", "books_test:4x64", status=1, says="3 of 4 blocks are there")
+
+    def test_a_run_that_adapts_is_evaluated_as_it_was_committed(self):
+        runs = self.figures("lrquant_tta", "--model", LLAMA, "--calibrate", "books_valid:4x64", "--evaluate", "books_test:4x64", "--evaluate", "books_valid:3x64", "--allow-overlap",
+                            "--learning.steps", "4", "--adaptation.epochs", "1", "--adaptation.updates", "1", "--adaptation.smoothing_rate", "1e-2", "--adaptation.rounding_rate", "1e-1", "--threads", "2")
+        committed, adapted = runs[1], runs[2:]
+        self.assertEqual(len(adapted), 4)
+        for run in adapted:
+            with self.subTest(label=run["label"]):
+                test, calibration = run["evaluations"]
+                self.assertNotEqual(test["perplexity"], committed["evaluations"][0]["perplexity"])
+                self.assertEqual(calibration, committed["evaluations"][1])  # the text of calibration is not adapted to
+                self.assertIn("adaptation.books_test.loss_after", run["settings"])
+                self.assertNotIn("adaptation.books_valid.loss_after", run["settings"])
+                whole = "segment" not in run["label"]  # what was forgotten is told where one adaptation serves a whole text
+                for name in ("source_before", "source_after"):
+                    self.assertEqual(f"adaptation.books_test.{name}" in run["settings"], whole)
+                self.assertEqual("adaptation.books_test.last_block" in run["settings"], "as published" in run["label"])
+                file = self.folder / "results.h5.d" / f"{run['digest']}.h5"
+                again = self.run_program("evaluate", file, "--evaluate", "books_test:4x64", "--threads", "2", "--json", self.folder / "again.json")
+                self.assertIn("its blocks before any adaptation", again.err)
+                found = json.loads((self.folder / "again.json").read_text())["runs"][1]
+                self.assertTrue(found["label"].endswith(", as committed"), found["label"])
+                self.assertEqual(found["evaluations"], committed["evaluations"][:1])
+        (folder,) = run_folders(self.folder / "results.h5")
+        self.assertEqual(self.figures("evaluate", folder, "--evaluate", "books_test:4x64", "--threads", "2")[1]["label"], committed["label"])
+
+    def test_two_learned_roundings_are_compared_on_held_out_text(self):
+        command = ("generalisation", "--model", LLAMA, "--calibrate", "books_valid:4x64", "--held-out", "books_test:6x64", "--steps", "6", "--weights", "int3:channel:range=flexround", "--rank", "8", "--threads", "2")
+        out = self.run_program(*command).out
+        rows = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
+        self.assertEqual([row[0] for row in rows], ["0", "1", "2", "3"])
+        for row in rows:
+            learned, held_out, lrq_learned, lrq_held_out, difference = map(float, row[1:6])
+            self.assertAlmostEqual(lrq_held_out - held_out, difference, delta=2e-6)
+            for error in (learned, held_out, lrq_learned, lrq_held_out):
+                self.assertTrue(1e-4 < error < 1, row)
+        self.assertIn(f"{sum(float(row[5]) <= 0 for row in rows)} held out", out.splitlines()[-1])
+        self.assertEqual(self.run_program(*command).out, out)
+        # Errors on the sample are those that a driver reports.
+        run = self.figures("flexround", "--model", LLAMA, "--calibrate", "books_valid:4x64", "--evaluate", "books_test:2x64", "--weights", "int3:channel:range=flexround", "--learning.steps", "6", "--rounding.rate", "3e-3", "--threads", "2")[2]
+        self.assertEqual([f"{b['error']:.6f}" for b in run["blocks"]], [row[1] for row in rows])
+        self.run_program("generalisation", "--model", LLAMA, "--calibrate", "books_valid:4x64", "--held-out", "books_valid:4x64", status=2, says="--held-out")
+        self.run_program("generalisation", "--model", LLAMA, "--rank", "0", status=2, says="--rank")
 
     def test_a_model_folder_is_evaluated(self):
         run = self.figures("evaluate", LLAMA, "--evaluate", "books_test:64x256", "--bos", "none")
