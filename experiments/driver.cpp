@@ -231,8 +231,9 @@ void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o)
   for (const EvaluationText& t : s.texts) windows = std::max(windows, bytes(t.count * t.length, model.config().hidden));
   const double streams = 4 * bytes(s.tokens.numel(), model.config().hidden);  // both streams, before and after a block
   const double tables = 2 * bytes(model.config().vocab, model.config().embedding_dim);
-  const double held = o.mapped ? 0 : streams;
-  const double peak = 3 * block + std::max(held + hessians, windows) + tables + 0.5e9;
+  const double batch = 4 * bytes(batch_tokens, model.config().hidden);
+  const double held = o.mapped ? std::min(streams, batch) : streams;
+  const double peak = 3 * block + std::max(held + hessians, windows) + tables + 0.6e9;  // the heap has holes, too
   const auto gb = [](double b) { return results::detail::decimal(b / 1e9, 3); };
   std::printf("model        %s: %s, %ld blocks, hidden %ld\n", s.model.files->path().c_str(),
               std::string(name(model.config().family)).c_str(), static_cast<long>(model.blocks()),
@@ -247,7 +248,7 @@ void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o)
   if (o.mapped) std::printf("streams      %s GB in temporary files in %s\n", gb(streams).c_str(), o.cache.c_str());
   std::printf(
       "memory       at most %s GB: weights of one block %s (three times), streams %s and Hessians %s, or windows of evaluation %s, "
-      "embedding and head %s, 0.5 for the rest\n",
+      "embedding and head %s, 0.6 for the rest\n",
       gb(peak).c_str(), gb(block).c_str(), gb(held).c_str(), gb(hessians).c_str(), gb(windows).c_str(), gb(tables).c_str());
   for (const Job& job : jobs) {
     std::printf("row          %s: smooth%s, observe%s, solve, advance,%s evaluate\n", job.label.c_str(),

@@ -26,7 +26,6 @@ class Memory(Programs):
             most, block, streams = (float(x) * 1e9 for x in re.search(r"at most ([\d.]+) GB: weights of one block ([\d.]+) .*streams ([\d.]+) and", plan).groups())
             self.assertAlmostEqual(cache, 31 * 8 * 512 * 576 * 4 if stream == "all" else 0, delta=1e6)
             self.assertAlmostEqual(block, 4 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 576 * 1536), delta=1e6)
-            self.assertEqual(streams == 0, where == "mapped")
             peak = self.figures("gptq", *options, *given, "--results", self.folder / f"{stream}-{where}.h5", timeout=900)[1]["peak_memory_bytes"]
             print(f"{' '.join(given)}: {peak / 1e6:.0f} MB; block {block / 1e6:.0f}, cache {cache / 1e6:.0f}, streams {streams / 1e6:.0f}, named at most {most / 1e6:.0f}", flush=True)
             self.assertLessEqual(peak, block + (cache or streams) + 1e9)

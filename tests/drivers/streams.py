@@ -60,11 +60,13 @@ class Streams(Programs):
                 self.assertEqual(blocks(self.folder / name / "results.h5"), whole, name)
 
     def test_a_plan_says_what_lies_where(self):
-        plan = lambda streams: self.run_program("gptq", *RUN, "--streams", streams, "--dry-run").out
+        large = [text.replace("16x256", "64x256") for text in map(str, RUN)]
+        plan = lambda streams: self.run_program("gptq", *large, "--streams", streams, "--dry-run").out
         memory, mapped = plan("memory"), plan("mapped")
-        stream = 16 * 256 * 128 * 4 / 1e9
+        stream = 64 * 256 * 128 * 4 / 1e9
         self.assertIn(f"streams {4 * stream:.3f} and", memory)
         self.assertNotIn("temporary files", memory)
+        self.assertIn(f"streams {4 * 4096 * 128 * 4 / 1e9:.3f} and", mapped)  # of one batch
         self.assertRegex(mapped, rf"streams +{4 * stream:.3f} GB in temporary files in \S*cache")
         most = lambda text: float(re.search(r"at most ([\d.]+) GB", text)[1])
         self.assertLess(most(mapped), most(memory))
