@@ -1,8 +1,8 @@
 // One update of a learned method on a LLaMA block: forward and backward of the fake-quantized block, optimizer. Least work: three products
 // a linear, and what factors multiply. `products` is the share of the time of an update that is spent in matrix products, taken in the
-// update itself, attention's included; `kernels` that of no operator of libtorch: the roundings and the time between operators; `optimizer`
-// that of Adam. What remains are softmax, norms, activations and copies. PTQ_BENCH_SPLIT=1 prints all operators. The peer of `_bf16` is the
-// same update in float32.
+// update itself, attention's included; `kernels` that of no operator of libtorch: roundings, transposes and the time between operators;
+// `optimizer` that of Adam. What remains are softmax, norms, activations and copies. PTQ_BENCH_SPLIT=1 prints all operators. The peer of
+// `_bf16` is the same update in float32.
 
 #include <algorithm>
 #include <cstdio>

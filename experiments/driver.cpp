@@ -29,6 +29,7 @@ extern const char* const revision;
 namespace {
 
 constexpr int64_t batch_tokens = 4096;  ///< of one forward while quantizing
+constexpr int64_t generation = 2;       ///< raised where the same recipe comes to give other bytes; last: LRQ's U
 
 /// Where streams live. The cache is the place for what is large, and `--cache` names it.
 StreamMemory stream_memory(const Options& o) { return o.mapped ? StreamMemory::mapped(o.cache) : StreamMemory(); }
@@ -96,7 +97,10 @@ void read_texts(Shared& s, const Options& o, const Experiment& experiment, Progr
 
 std::string run_digest(const Job& job, const Shared& s, const Options& o, bool adaptation) {
   Sha256 d;
-  d.field("schema", ptq::detail::block_schema).field("model", s.model.digest).field("calibration", s.calibration);
+  d.field("schema", ptq::detail::block_schema)
+      .field("generation", generation)
+      .field("model", s.model.digest)
+      .field("calibration", s.calibration);
   d.field("seed", o.seed).field("dtype", o.dtype).field("bos", o.bos).field("arithmetic", arithmetic()).field("batch", batch_tokens);
   for (const auto& [name, text] : job.stages.description)
     if (adaptation || !name.starts_with("adaptation")) d.field(name, text);
@@ -229,7 +233,11 @@ void print_plan(const std::vector<Job>& jobs, const Shared& s, const Options& o)
   for (const Site& site : model.layout().sites) block += bytes(site.out, site.in);
   for (const InputGroup& g : model.layout().groups) hessians += 2 * bytes(g.width, g.width);
   for (const EvaluationText& t : s.texts) windows = std::max(windows, bytes(t.count * t.length, model.config().hidden));
-  const double streams = 4 * bytes(s.tokens.numel(), model.config().hidden);  // both streams, before and after a block
+  const bool own =
+      std::any_of(jobs.begin(), jobs.end(), [](const Job& j) { return j.stages.learns() && j.stages.loss->reads_own_target(); });
+  const int count =
+      (o.mapped && o.cache_all ? 2 : 4) + (own ? 1 : 0);  // before and after a block, those of the cache mapped where they are
+  const double streams = count * bytes(s.tokens.numel(), model.config().hidden);
   const double tables = 2 * bytes(model.config().vocab, model.config().embedding_dim);
   const double batch = 4 * bytes(batch_tokens, model.config().hidden);
   const double held = o.mapped ? std::min(streams, batch) : streams;

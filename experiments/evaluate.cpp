@@ -40,8 +40,12 @@ Committed open_run(const fs::path& path) {
   const auto runs = results::load(file);
   if (runs.size() != 1) refuse(file.string(), ": holds ", runs.size(), " runs; name one of ", results::runs_folder(file).string(), "/*.h5");
   c.run = runs.front();
-  if (const std::string blocks = entry(c.run.settings, "blocks"); !blocks.empty())
+  if (const std::string blocks = entry(c.run.settings, "blocks"); !blocks.empty()) {
+    if (fs::path(blocks).filename() != blocks) fail(file.string(), ": names blocks in another folder: ", blocks);
     c.adapted = true, c.folder = c.folder.parent_path() / blocks;
+    c.run.label += ", as committed", c.run.digest = blocks;
+    std::erase_if(c.run.settings, [](const auto& each) { return each.first == "blocks" || each.first.starts_with("adaptation."); });
+  }
   if (!fs::is_directory(c.folder)) fail(c.folder.string(), ": the blocks of the run are not there");
   return c;
 }
@@ -65,7 +69,7 @@ int evaluate(int argc, char** argv) {
   if (const int n = parse_integer<int>(threads, "--threads", 0, 4096); n > 0) at::set_num_threads(n);
   if (wanted.empty()) wanted = {"wikitext2"};
   const auto rule = io::protocol_of(protocol);
-  if (!fs::exists(path)) refuse(path, ": there is no such run or model");
+  if (!fs::exists(path) && !fs::exists(path + ".h5")) refuse(path, ": there is no such run or model");
   if (!json.empty()) (void)io::AtomicFile(json);  // fails now rather than at the end
 
   const bool is_model = path.ends_with(".gguf") || fs::exists(fs::path(path) / "config.json");
@@ -127,10 +131,8 @@ int evaluate(int argc, char** argv) {
   if (committed) {
     results::Run run = committed->run;
     run.evaluations.clear();
-    if (committed->adapted) {
-      run.label += ", as committed";
+    if (committed->adapted)
       progress.say(run.label + ": its blocks before any adaptation; only the driver that wrote the run adapts them to a text");
-    }
     const RunStore store(committed->folder, model.layout(), model.blocks(), RunStore::Access::read);
     if (store.committed() < model.blocks())
       fail(committed->folder.string(), ": ", store.committed(), " of ", model.blocks(),

@@ -13,7 +13,7 @@ namespace ptq::driver {
 namespace {
 
 /// ‖B(x) − B_q(x_q)‖² of every sequence over the mean of ‖B(x)‖². x, xq (N, T, hidden) → N
-std::vector<double> errors(const Tensor& x, const Tensor& xq) {
+std::vector<double> relative_errors(const Tensor& x, const Tensor& xq) {
   const auto squares = [](const Tensor& t) { return t.square().sum({1, 2}, false, at::kDouble); };  // (N)
   const Tensor relative = squares(xq - x) / squares(x).mean();
   return {relative.const_data_ptr<double>(), relative.const_data_ptr<double>() + relative.numel()};
@@ -25,13 +25,17 @@ double mean(const std::vector<double>& x) {
   return sum / static_cast<double>(x.size());
 }
 
+struct Errors {
+  std::vector<std::vector<double>> learned, held_out;  ///< by block and sequence
+};
+
 /// Sends held-out tokens through every block as it is committed, beside the float block.
 struct Probe : CommitSink {
   const Transformer& model;
   ReferenceStream& reference;
   Progress& progress;
-  Tensor x, xq;                                        // (N, T, hidden) held out: float, quantized
-  std::vector<std::vector<double>> learned, held_out;  ///< by block and sequence
+  Tensor x, xq;  // (N, T, hidden) held out: float, quantized
+  Errors errors;
 
   Probe(const Transformer& m, ReferenceStream& r, Progress& p, const Tensor& tokens)
       : model(m), reference(r), progress(p), x(m.embed(tokens)), xq(x.clone()) {}
@@ -39,8 +43,8 @@ struct Probe : CommitSink {
     FloatOperators plain(model.config(), model.load(block));
     QuantizedOperators committed(model.config(), artefact);
     ptq::detail::advance(model, block, plain, x, {}), ptq::detail::advance(model, block, committed, xq, {});
-    learned.push_back(errors(reference.input(block + 1), stream)), held_out.push_back(errors(x, xq));
-    progress.say(cat("block ", block, ": ", mean(learned.back()), " where it learned, ", mean(held_out.back()), " held out"));
+    errors.learned.push_back(relative_errors(reference.input(block + 1), stream)), errors.held_out.push_back(relative_errors(x, xq));
+    progress.say(cat("block ", block, ": ", mean(errors.learned.back()), " where it learned, ", mean(errors.held_out.back()), " held out"));
   }
 };
 
@@ -78,18 +82,22 @@ int generalisation(int argc, char** argv) {
   const io::Text text = io::load_text(sample.source, io::TextRole::calibration, places),
                  other = io::load_text(unseen.source, io::TextRole::evaluation, places);
   if (const auto same = io::overlap(text, other)) refuse("--held-out ", held_out, ": ", *same);
-  const io::TokenSample crops = io::sample_tokens(text, m.tokenizer, io::Sampling::gptq, sample.count.value_or(32),
-                                                  sample.length.value_or(256), walk.seed, io::Special::default_);
-  const Tensor tokens = to_tensor(crops.rows, 0, crops.rows.count());
-  const EvaluationText windows =
-      cut(other, m.tokenizer, io::Protocol::gptq, unseen.length.value_or(256), unseen.count.value_or(32), io::Special::default_);
   Progress progress(false, m.transformer->blocks());
-  std::vector<Probe> probes;
+  const int64_t count = unseen.count.value_or(32), length = sample.length.value_or(256), window = unseen.length.value_or(256);
+  if (count < 2) refuse("--held-out ", held_out, ": two windows at least, for a standard error");
+  const auto say = [&](const std::string& line) { progress.say(line); };
+  check_window("--calibrate", length, m.transformer->config(), say), check_window("--held-out", window, m.transformer->config(), say);
+  const io::TokenSample crops =
+      io::sample_tokens(text, m.tokenizer, io::Sampling::gptq, sample.count.value_or(32), length, walk.seed, io::Special::default_);
+  const Tensor tokens = to_tensor(crops.rows, 0, crops.rows.count());
+  const EvaluationText windows = cut(other, m.tokenizer, io::Protocol::gptq, window, count, io::Special::default_);
+  std::vector<Errors> probes;  ///< FlexRound's, LRQ's
   for (const Stages& recipe : {stages(flexround), stages(lrq)}) {
     progress.say(recipe.label);
     ComputedReference reference(*m.transformer, tokens, walk.batch_tokens);
-    probes.emplace_back(*m.transformer, reference, progress, windows.windows.at(0));
-    (void)quantize(recipe, *m.transformer, tokens, reference, probes.back(), walk);
+    Probe probe(*m.transformer, reference, progress, windows.windows.at(0));
+    (void)quantize(recipe, *m.transformer, tokens, reference, probe, walk);
+    probes.push_back(std::move(probe.errors));
   }
   std::printf("block   FlexRound: learned   held out   LRQ: learned   held out   LRQ - FlexRound, held out\n");
   size_t fewer_learned = 0, fewer = 0, surely = 0, surely_not = 0;
@@ -100,7 +108,7 @@ int generalisation(int argc, char** argv) {
     const double difference = mean(paired), error = standard_error(paired), seen_f = mean(probes[0].learned[b]),
                  seen_l = mean(probes[1].learned[b]);
     fewer_learned += seen_l <= seen_f, fewer += difference <= 0, surely += difference<-2 * error, surely_not += difference> 2 * error;
-    std::printf("%5zu   %18.6f   %8.6f   %12.6f   %8.6f   %+.6f ± %.6f\n", b, seen_f, mean(f), seen_l, mean(l), difference, error);
+    std::printf("%5zu   %18.6f   %8.6f   %12.6f   %8.6f   %+.3e ± %.1e\n", b, seen_f, mean(f), seen_l, mean(l), difference, error);
   }
   const size_t all = probes[0].learned.size();
   std::printf(

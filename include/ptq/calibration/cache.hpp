@@ -18,7 +18,7 @@
 
 namespace ptq {
 
-inline constexpr int64_t cache_schema = 2;
+inline constexpr int64_t cache_schema = 3;
 
 /// What the content of a cache follows from, besides the schema.
 struct CacheKey {

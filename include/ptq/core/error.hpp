@@ -20,6 +20,12 @@ class Error : public std::runtime_error {
   Blame blame_;
 };
 
+/// A folder or disk cannot take what would go there; no file is at fault.
+class NoRoom : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Concatenates anything that can be streamed.
 template <class... Parts>
 [[nodiscard]] std::string cat(const Parts&... parts) {

@@ -20,7 +20,7 @@ namespace ptq {
   const auto turn = [&]<class T>(T) {
     const kernels::View<const T> from{t.const_data_ptr<T>(), cols, rows, t.stride(1)};
     const kernels::View<T> to{y.mutable_data_ptr<T>(), rows, cols, cols};
-    at::parallel_for(0, rows, std::max<int64_t>(64, entries / cols), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, rows, std::max<int64_t>(16, entries / cols), [&](int64_t begin, int64_t end) {
       if (kernels::transpose(from, to, {begin, end}) != kernels::Status::ok) fail("transposing ", shape_text(t), ": shapes do not fit");
     });
   };

@@ -5,11 +5,13 @@
 
 namespace ptq::io {
 
-/// The result of `read`; what it throws gains the advice to delete the file that the error names.
+/// The result of `read`; what it throws about a file gains the advice to delete the file that the error names.
 template <class Read>
 auto made_again(const Read& read) {
   try {
     return read();
+  } catch (const NoRoom&) {
+    throw;
   } catch (const Error& error) {
     fail(error.what(), "; delete that file, and the command that made it makes it again");
   }

@@ -34,7 +34,7 @@ namespace detail {
 [[nodiscard]] inline int nameless_file(const std::filesystem::path& folder) {
   int descriptor = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (descriptor < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) descriptor = unlinked_file(folder);
-  if (descriptor < 0) fail(folder.string(), ": no temporary file can be made there: ", std::strerror(errno));
+  if (descriptor < 0) throw NoRoom(cat(folder.string(), ": no temporary file can be made there: ", std::strerror(errno)));
   return descriptor;
 }
 
@@ -44,8 +44,9 @@ inline void reserve(int descriptor, std::uint64_t bytes, const std::filesystem::
   int error = bytes > free ? ENOSPC : EINTR;
   while (error == EINTR) error = ::posix_fallocate(descriptor, 0, static_cast<off_t>(bytes));
   if (error == 0) return;
-  fail(folder.string(), ": no room for a temporary file: ", bytes, " bytes are needed, ", free, " may be used (", std::strerror(error),
-       "); a folder on another disk may have it");
+  const bool full = error == ENOSPC || error == EFBIG || error == EDQUOT;
+  throw NoRoom(cat(folder.string(), full ? ": no room for a temporary file: " : ": cannot take the room of a temporary file: ", bytes,
+                   " bytes are needed, ", free, " may be used (", std::strerror(error), "); a folder on another disk may have it"));
 }
 
 }  // namespace detail
@@ -56,7 +57,8 @@ class ScratchMap {
   /// Throws, naming the folder, when no file can be made in it or the disk (or `ulimit -f`) has no room for all of it.
   ScratchMap(const std::filesystem::path& folder, std::size_t bytes) : size_(bytes) {
     if (bytes == 0) return;
-    if (bytes > static_cast<std::size_t>(INT64_MAX)) fail(folder.string(), ": ", bytes, " bytes are more than a file can hold");
+    if (bytes > static_cast<std::size_t>(INT64_MAX))
+      throw NoRoom(cat(folder.string(), ": ", bytes, " bytes are more than a file can hold"));
     const int descriptor = detail::nameless_file(folder);
     void* map = MAP_FAILED;
     int error = 0;
@@ -69,7 +71,7 @@ class ScratchMap {
       throw;
     }
     ::close(descriptor);
-    if (map == MAP_FAILED) fail(folder.string(), ": cannot map ", bytes, " bytes of a temporary file: ", std::strerror(error));
+    if (map == MAP_FAILED) throw NoRoom(cat(folder.string(), ": cannot map ", bytes, " bytes of a temporary file: ", std::strerror(error)));
     data_ = static_cast<std::byte*>(map);
   }
   ScratchMap(ScratchMap&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
