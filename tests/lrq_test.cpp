@@ -55,7 +55,8 @@ TEST_CASE("ranks give the published shares of parameters") {
 
 TEST_CASE("where the released rule has no low rank, the form is FlexRound's") {
   const Lrq policy{.ranks = RankRule::official};
-  const Tensor w = at::randn({2, 4097});
+  at::manual_seed(8);
+  const Tensor w = at::randn({2, 4097}, at::kDouble).to(at::kFloat);
   const Scheme scheme = weights("int4:range=flexround");
   const NamedTensors state = policy.start(w, scheme), full = FlexRound{}.start(w, scheme);
   REQUIRE(state.size() == full.size());
@@ -202,7 +203,7 @@ TEST_CASE("every linear draws a right factor of its own, the same one each time,
   const Scheme scheme = weights("int4");
   const Lrq policy{.ranks = RankRule::fixed, .rank = 64};
   at::manual_seed(7);
-  const Tensor w = at::randn({64, 96}), other = at::randn({64, 96});
+  const Tensor w = at::randn({64, 96}, at::kDouble).to(at::kFloat), other = at::randn({64, 96}, at::kDouble).to(at::kFloat);
   const auto u = [&](const Tensor& weight, const Lrq& p) { return p.start(weight, scheme).at("U"); };
   CHECK(at::equal(u(w, policy), u(w.clone(), policy)));
   CHECK(at::equal(u(w, policy), u(w.to(at::kDouble), policy).to(at::kFloat)));
@@ -220,7 +221,8 @@ TEST_CASE("every linear draws a right factor of its own, the same one each time,
 }
 
 TEST_CASE("another seed draws another right factor; numbers without sense are refused") {
-  const Tensor w = at::randn({6, 9});
+  at::manual_seed(9);
+  const Tensor w = at::randn({6, 9}, at::kDouble).to(at::kFloat);
   const Scheme scheme = weights("int4");
   CHECK(at::equal(Lrq{}.start(w, scheme).at("U"), Lrq{}.start(w, scheme).at("U")));
   CHECK(!at::equal(Lrq{}.start(w, scheme).at("U"), Lrq{.seed = 1}.start(w, scheme).at("U")));

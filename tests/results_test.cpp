@@ -389,7 +389,8 @@ TEST_CASE("the peak of memory begins again at what is held when it is told to") 
   constexpr std::int64_t size = 300 << 20;
   const auto use = [] {
     const std::unique_ptr<char[]> bytes(new char[size]);
-    for (std::int64_t i = 0; i < size; i += 4096) bytes[static_cast<std::size_t>(i)] = 1;
+    volatile char* const stored = bytes.get();  // stores that no compiler may leave out
+    for (std::int64_t i = 0; i < size; i += 4096) stored[i] = 1;
     return resident_memory().anonymous;
   };
   const std::int64_t before = resident_memory().anonymous, inside = use();

@@ -38,11 +38,15 @@ TEST_CASE("what is written to a scratch map stays there when its pages are given
   const auto all = numbers(map);
   CHECK(std::accumulate(all.begin(), all.end(), 0L) == 0);
   std::iota(all.begin(), all.end(), 0);
-  CHECK(present_pages(map.bytes()) == 2048);
+  const long present = present_pages(map.bytes());
   ptq::io::forget_pages(map.bytes());
-  CHECK(present_pages(map.bytes()) == 0);
+  if (present < 0)
+    ptq::test::skipped("the pages of a process cannot be counted here");
+  else
+    CHECK((present > 0 && present_pages(map.bytes()) == 0));
   CHECK(all[1234567] == 1234567);
-  ptq::io::forget_pages(map.bytes().subspan(100, 8192));  // whole pages inside only; all values stay
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  ptq::io::forget_pages(map.bytes().subspan(100, 3 * page));  // whole pages inside only; all values stay
   bool same = true;
   for (std::size_t i = 0; i < all.size(); ++i) same = same && all[i] == static_cast<int>(i);
   CHECK(same);
@@ -87,7 +91,8 @@ TEST_CASE("a scratch map fails before it is used where its folder or its disk ca
   std::ofstream(folder / "file") << "x";
   CHECK_THROWS_WITH(ScratchMap(folder / "file", 1), ContainsSubstring("file: no temporary file can be made there: Not a directory"));
   std::filesystem::remove(folder / "file");
-  CHECK(fails_for_room(folder.path, std::size_t{1} << 52U) == 0);
+  const std::size_t huge = std::size_t{1} << 52U;
+  if (std::filesystem::space(folder.path).available < huge) CHECK(fails_for_room(folder.path, huge) == 0);
   CHECK_THROWS_WITH(ScratchMap(folder.path, SIZE_MAX), ContainsSubstring("more than a file can hold"));
   CHECK(in_child([&] { return limit_file_size(64 << 10) ? fails_for_room(folder.path, 128 << 10) : could_not_try; }) == 0);
   const int status = in_child([&] {

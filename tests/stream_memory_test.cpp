@@ -58,11 +58,14 @@ TEST_CASE("a mapped tensor holds its values while its pages come and go, and its
     CHECK(folder.names().empty());
     x.copy_(at::arange(x.numel()).view(x.sizes()));
     const auto present = [&] { return present_pages(io::bytes_of(x)); };
-    CHECK(present() == 800);
+    const long all = present();
     io::forget(x.narrow(0, 0, 32));
-    CHECK(present() == 400);
+    const long half = present();
     io::forget(x);
-    CHECK(present() == 0);
+    if (all < 0)
+      skipped("the pages of a process cannot be counted here");
+    else
+      CHECK((half < all && half > 0 && present() == 0));
     CHECK(at::equal(x, at::arange(x.numel()).view(x.sizes())));
     view = x[63];
   }
@@ -70,8 +73,9 @@ TEST_CASE("a mapped tensor holds its values while its pages come and go, and its
   CHECK(memory.empty({0, 3}, at::kFloat).numel() == 0);
   CHECK(memory.empty_like(at::ones({2, 3}, at::kDouble)).scalar_type() == at::kDouble);
   CHECK_THROWS_WITH(StreamMemory::mapped(folder / "absent").empty({1}, at::kFloat), ContainsSubstring("absent: no temporary file"));
-  CHECK_THROWS_WITH(memory.empty({1 << 30, 1 << 20}, at::kFloat),
-                    ContainsSubstring("no room for a temporary file: 4503599627370496 bytes"));
+  if (std::filesystem::space(folder.path).available < std::uintmax_t{1} << 52U)
+    CHECK_THROWS_WITH(memory.empty({1 << 30, 1 << 20}, at::kFloat),
+                      ContainsSubstring("no room for a temporary file: 4503599627370496 bytes"));
 }
 
 TEST_CASE("other tensors forget nothing") {
@@ -82,11 +86,11 @@ TEST_CASE("other tensors forget nothing") {
 
 TEST_CASE("rows of a file are mapped where they begin as tensors do, and nowhere else") {
   const TemporaryFolder folder("streams");
-  const Tensor x = at::randn({3, 4, 16}), odd = at::randn({4, 5});
-  io::Hdf5Bulk bulk(folder / "a.h5", {{"x", io::DType::f32, {3, 4, 16}}, {"odd", io::DType::f32, {4, 5}}});
+  const Tensor x = at::randn({3, 4, 256}), odd = at::randn({4, 1025});  // each begins at a page
+  io::Hdf5Bulk bulk(folder / "a.h5", {{"x", io::DType::f32, {3, 4, 256}}, {"odd", io::DType::f32, {4, 1025}}});
   for (int64_t i = 0; i < 3; ++i) write_stream(bulk, 0, i, x[i]);
   write_stream(bulk, 1, {}, odd);
-  CHECK_THROWS_WITH(bulk.write_part(1, 0, 16, io::bytes_of(odd[0])), ContainsSubstring("a.h5: odd: 20 bytes from 16 are no part"));
+  CHECK_THROWS_WITH(bulk.write_part(1, 0, 16, io::bytes_of(odd[0])), ContainsSubstring("a.h5: odd: 4100 bytes from 16 are no part"));
   bulk.commit();
   const io::Hdf5Reader file(folder / "a.h5", io::Hdf5Origin::ours);
   const Tensor row = io::map_rows(file, "x", 1, 1), all = io::map_rows(file, "x");
@@ -163,8 +167,11 @@ TEST_CASE("a damaged row of a cache is noticed when it is mapped") {
   const auto at = io::Hdf5Reader(path).offset("stream", io::DType::f32).value();
   {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(static_cast<std::streamoff>(at + 2 * 4 * 24 * 32 * 4 + 5));
-    file.put('x');
+    const auto place = static_cast<std::streamoff>(at + 2 * 4 * 24 * 32 * 4 + 5);
+    file.seekg(place);
+    const int was = file.get();
+    file.seekp(place);
+    file.put(static_cast<char>(was ^ 1));
   }
   CachedReference found(folder.path, key, model, tiny_tokens(), 4096, {}, memory);
   CHECK(found.found());

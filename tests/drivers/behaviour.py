@@ -125,7 +125,11 @@ class Repeated(Programs):
         for run in adapted:
             with self.subTest(label=run["label"]):
                 test, calibration = run["evaluations"]
-                self.assertNotEqual(test["perplexity"], committed["evaluations"][0]["perplexity"])
+                kept = float(run["settings"]["adaptation.books_test.kept"])
+                if kept > 0:
+                    self.assertNotEqual(test["perplexity"], committed["evaluations"][0]["perplexity"])
+                if "as published" in run["label"]:
+                    self.assertEqual(kept, 1)
                 self.assertEqual(calibration, committed["evaluations"][1])  # the text of calibration is not adapted to
                 self.assertIn("adaptation.books_test.loss_after", run["settings"])
                 self.assertNotIn("adaptation.books_valid.loss_after", run["settings"])
@@ -149,7 +153,7 @@ class Repeated(Programs):
         self.assertEqual([row[0] for row in rows], ["0", "1", "2", "3"])
         for row in rows:
             learned, held_out, lrq_learned, lrq_held_out, difference = map(float, row[1:6])
-            self.assertAlmostEqual(lrq_held_out - held_out, difference, delta=2e-6)
+            self.assertAlmostEqual(lrq_held_out - held_out, difference, delta=2e-6 + 1e-3 * abs(difference))
             for error in (learned, held_out, lrq_learned, lrq_held_out):
                 self.assertTrue(1e-4 < error < 1, row)
         self.assertIn(f"{sum(float(row[5]) <= 0 for row in rows)} held out", out.splitlines()[-1])

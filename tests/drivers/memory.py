@@ -18,7 +18,7 @@ def smollm2():
 
 class Memory(Programs):
     def test_a_run_stays_within_what_a_dry_run_names(self):
-        options = ["--model", smollm2(), "--weights", "int4:g64", "--calibrate", "books_valid:8x512", "--evaluate", "wikitext2:2x512"]
+        options = ["--model", smollm2(), "--weights", "int4:g64", "--calibrate", "books_valid:8x512", "--evaluate", "wikitext2:2x512", "--threads", "2"]
         for stream, where in (("all", "memory"), ("last", "memory"), ("last", "mapped")):
             given = ["--cache-stream", stream, "--streams", where]
             plan = self.run_program("gptq", *options, *given, "--dry-run").out

@@ -4,6 +4,7 @@ import re
 import resource
 import signal
 import subprocess
+from pathlib import Path
 
 from programs import BIN, LLAMA, Programs, blocks, environment, main, perplexities
 
@@ -11,10 +12,14 @@ RUN = ["--model", LLAMA, "--calibrate", "books_valid:16x256", "--evaluate", "boo
 PROGRAMS = {"gptq": ["--weights", "int4:g64"], "flexround": ["--learning.steps", "4"]}
 
 
-def open_files(pid):
-    """What the process has mapped that no longer has a name."""
+def open_files(pid, folder):
+    """What the process has mapped of a folder that no longer has a name."""
     with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
-        return [line for line in file if line.rstrip().endswith("(deleted)")]
+        return [line for line in file if str(folder) in line and line.rstrip().endswith("(deleted)")]
+
+
+def stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in "TZ"
 
 
 class Streams(Programs):
@@ -39,25 +44,36 @@ class Streams(Programs):
                     self.assertEqual(self.leftovers(name), [])
 
     def test_a_killed_run_goes_on_with_either_setting(self):
-        self.run_program("gptq", *RUN, *PROGRAMS["gptq"], *self.results("whole"), "--quiet")
-        whole = blocks(self.folder / "whole/results.h5")
-        self.assertEqual(len(whole), 4)
         for stream in ("all", "last"):
             for first, second in (("mapped", "mapped"), ("mapped", "memory"), ("memory", "mapped")):
-                name = f"{stream}-{first}-{second}"
-                options = [*RUN, *PROGRAMS["gptq"], "--cache-stream", stream, *self.results(name)]
-                process = self.start("gptq", *options, "--streams", first)
-                self.wait_for(lambda: blocks(self.folder / name / "results.h5"), process)
-                process.send_signal(signal.SIGSTOP)
-                scratch = open_files(process.pid)
-                self.assertEqual(bool(scratch), first == "mapped", scratch)
-                for line in scratch:
-                    self.assertIn(f"{name}/results.h5.d", line)
-                process.kill()
-                self.end(process)
-                self.assertEqual(self.leftovers(name), [])
-                self.run_program("gptq", *options, "--streams", second, "--resume", "--quiet")
-                self.assertEqual(blocks(self.folder / name / "results.h5"), whole, name)
+                self.assertTrue(any(self.killed_and_resumed(stream, first, second, samples) for samples in (16, 64, 256)), "always finished first")
+
+    def killed_and_resumed(self, stream, first, second, samples):
+        """False where the run was done before it could be stopped."""
+        name = f"{stream}-{first}-{second}-{samples}"
+        run = [text.replace("16x256", f"{samples}x256") for text in map(str, [*RUN, *PROGRAMS["gptq"]])]
+        options = [*run, "--cache-stream", stream, *self.results(name)]
+        process = self.start("gptq", *options, "--streams", first)
+        found = lambda: blocks(self.folder / name / "results.h5")
+        self.wait_for(lambda: found() or process.poll() == 0, process)
+        process.send_signal(signal.SIGSTOP)
+        self.wait_for(lambda: process.poll() == 0 or stopped(process.pid), process)
+        if len(found()) == 4:
+            self.end(process)
+            return False
+        scratch = open_files(process.pid, self.folder.resolve())
+        self.assertEqual(bool(scratch), first == "mapped", scratch)
+        for line in scratch:
+            self.assertIn(f"{name}/results.h5.d", line)
+        process.kill()
+        self.end(process)
+        self.assertEqual(self.leftovers(name), [])
+        self.run_program("gptq", *options, "--streams", second, "--resume", "--quiet")
+        if not (self.folder / f"whole-{samples}").exists():
+            self.run_program("gptq", *run, *self.results(f"whole-{samples}"), "--quiet")
+        self.assertEqual(found(), blocks(self.folder / f"whole-{samples}/results.h5"), name)
+        self.assertEqual(len(found()), 4)
+        return True
 
     def test_a_plan_says_what_lies_where(self):
         large = [text.replace("16x256", "64x256") for text in map(str, RUN)]
