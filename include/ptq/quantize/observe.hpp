@@ -51,7 +51,8 @@ inline void forward_while_watched(const Transformer& model, int64_t block, const
     require_finite(seen, "block " + std::to_string(block) + ", input of " + model.layout().groups[static_cast<size_t>(group)].name);
     if (how.form == Observed::rounded) {
       Format format = how.formats->inputs[static_cast<size_t>(group)];
-      if (how.bits && format.scheme.active()) format.scheme.bits = *how.bits;
+      if (!format.scheme.active()) return s.add(needs, seen, seen);  // in the sums, too, as if none were rounded
+      if (how.bits) format.scheme.bits = *how.bits;
       for (int64_t i = 0; i < seen.size(0); ++i) {  // per-tensor ranges are of one sequence
         const Tensor one = seen.narrow(0, i, 1);
         s.add(needs, format(one), one);
