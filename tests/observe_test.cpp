@@ -84,6 +84,22 @@ TEST_CASE("rounded statistics compare inputs in their activation format with inp
   }
 }
 
+TEST_CASE("without activation formats rounded sums are the plain ones, to the last bit") {  // so AWRQ's codes are GPTQ's on ties, too
+  const Transformer model = tiny_model(Family::llama);
+  const Tensor x = model.embed(tiny_tokens(8, 40));
+  const BlockParameters block = model.load(0);
+  const Formats none = formats_of({}, model.layout(), 0);
+  Observation how;
+  how.form = Observed::rounded, how.formats = &none;
+  const auto plain = observe(model, 0, block, x, {.hessian = true}, {}, 4096);
+  const auto rounded = observe(model, 0, block, x, {.hessian = true, .cross = true}, how, 4096);
+  for (size_t g = 0; g < plain.size(); ++g) {
+    CHECK(at::equal(rounded[g].hessian, plain[g].hessian));
+    CHECK(rounded[g].sequences == 8);
+    CHECK_FALSE(rounded[g].cross.any().item<bool>());
+  }
+}
+
 TEST_CASE("paired statistics compare the quantized stream's inputs with the float model's") {
   const Transformer model = tiny_model(Family::opt, at::kDouble);
   const Tensor x = model.embed(tiny_tokens(3, 12)), xq = x + 0.05 * at::sin(10 * x);
